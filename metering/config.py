@@ -1,0 +1,156 @@
+"""Every setting, typed and documented; each is read from the variable `METERING_` + its name in capitals.
+
+`docs/settings.md` is generated from this module and tested for drift.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from schemas.errors import SettingError
+
+PREFIX = "METERING_"
+FILE_SUFFIX = "_FILE"
+
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. Units stand last in a name; sizes are bytes, times are seconds unless the name says otherwise."""
+
+    data_dir: Annotated[
+        Path, Meta(description="Folder of the embedded stack: Kafka's log, ClickHouse's tables, jars, process logs.")
+    ] = Path(".metering")
+
+    kafka_servers: Annotated[
+        str, Meta(description="Bootstrap servers of an outside Kafka, `host:port,…`. Empty: the embedded Kafka.")
+    ] = ""
+    kafka_port: Annotated[Port, Meta(description="Port of the embedded Kafka on 127.0.0.1.")] = 19_092
+    kafka_security_protocol: Annotated[
+        str, Meta(description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`, as Kafka clients spell it.")
+    ] = "PLAINTEXT"
+    kafka_sasl_mechanism: Annotated[
+        str, Meta(description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; used with a SASL protocol.")
+    ] = "SCRAM-SHA-512"
+    kafka_username: Annotated[str, Meta(description="SASL user name.")] = ""
+    kafka_password: Annotated[str, Meta(description="SASL password. Secret.", extra={"secret": True})] = ""
+    kafka_ca_file: Annotated[str, Meta(description="CA certificates to trust for Kafka's TLS, a PEM file.")] = ""
+    kafka_partitions: Annotated[
+        int, Meta(ge=1, le=10_000, description="Partitions of `usage.events.v1` when it is created.")
+    ] = 4
+    kafka_replication_factor: Annotated[
+        int, Meta(ge=1, le=32_767, description="Copies of each partition when a topic is created; 3 on a cluster.")
+    ] = 1
+    kafka_retention_days: Annotated[
+        int, Meta(ge=1, description="How long the log is kept; also the horizon within which a repeat is recognised.")
+    ] = 45
+    kafka_delivery_timeout_s: Annotated[
+        float, Meta(gt=0, description="How long a record may wait for Kafka's acknowledgement before it counts as failed.")
+    ] = 10.0
+
+    clickhouse_url: Annotated[
+        str, Meta(description="`http(s)://host:port` of an outside ClickHouse. Empty: the embedded engine.")
+    ] = ""
+    clickhouse_port: Annotated[Port, Meta(description="Port of the embedded ClickHouse HTTP interface on 127.0.0.1.")] = (
+        18_123
+    )
+    clickhouse_database: Annotated[
+        str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,62}$", description="Database that holds every table and view.")
+    ] = "metering"
+    clickhouse_username: Annotated[str, Meta(description="ClickHouse user.")] = "default"
+    clickhouse_password: Annotated[str, Meta(description="ClickHouse password. Secret.", extra={"secret": True})] = ""
+    clickhouse_timeout_s: Annotated[float, Meta(gt=0, description="How long one query may take.")] = 60.0
+
+    gateway_host: Annotated[str, Meta(description="Address the gateway binds to.")] = "127.0.0.1"
+    gateway_port: Annotated[Port, Meta(description="Port the gateway binds to.")] = 18_080
+    gateway_url: Annotated[
+        str, Meta(description="Where `metering ingest` and the SDK send events. Empty: the local gateway.")
+    ] = ""
+    body_bytes_max: Annotated[int, Meta(ge=1, description="Largest request body as sent.")] = 8 * 1024 * 1024
+    body_inflated_bytes_max: Annotated[int, Meta(ge=1, description="Largest request body once inflated.")] = (
+        32 * 1024 * 1024
+    )
+    batch_events_max: Annotated[int, Meta(ge=1, description="Most events in one request.")] = 10_000
+    event_bytes_max: Annotated[int, Meta(ge=256, description="Largest single event, as JSON.")] = 256 * 1024
+    event_ahead_s_max: Annotated[
+        int, Meta(ge=0, description="How far an event's time may be ahead of the time Kafka wrote it down.")
+    ] = 3_600
+    event_age_s_max: Annotated[
+        int, Meta(ge=0, description="How old an event may be when Kafka writes it down; 0 means any age.")
+    ] = 0
+
+    flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = 50_000
+    flush_interval_s: Annotated[float, Meta(gt=0, description="…or once its oldest unflushed event is this old.")] = 0.5
+    worker_metrics_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Port of a worker's `/metrics` and `/healthz` on 127.0.0.1; 0 is off.")
+    ] = 18_081
+    worker_metrics_host: Annotated[str, Meta(description="Address a worker's metrics bind to.")] = "127.0.0.1"
+    worker_stuck_s_max: Annotated[
+        float, Meta(gt=0, description="A worker that holds events and flushes none for this long ends itself.")
+    ] = 300.0
+    state_keys_max: Annotated[
+        int, Meta(ge=1_000, description="Rollup keys a worker keeps in memory; the least recently used are read back.")
+    ] = 500_000
+
+    grace_s: Annotated[
+        int, Meta(ge=0, description="How long after a period's end it may be closed, so that late events still count.")
+    ] = 86_400
+
+    log_level: Annotated[str, Meta(description="`debug`, `info`, `warning` or `error`.")] = "info"
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Where Kafka is: the outside servers, or the embedded ones."""
+        return self.kafka_servers or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def clickhouse_address(self) -> str:
+        """Where ClickHouse's HTTP interface is: outside, or embedded."""
+        return self.clickhouse_url or f"http://127.0.0.1:{self.clickhouse_port}"
+
+    @property
+    def gateway_address(self) -> str:
+        """Where the gateway is, as a URL without a path."""
+        return self.gateway_url or f"http://127.0.0.1:{self.gateway_port}"
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: `data_dir` → `METERING_DATA_DIR`."""
+    return PREFIX + name.upper()
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment (`os.environ` unless given).
+
+    `METERING_X_FILE` names a file that holds the value of `METERING_X`, for secrets.
+    Raises SettingError for a value that cannot be used and for a METERING_ variable that is no setting.
+    """
+    environ = os.environ if environ is None else environ
+    hints = get_type_hints(Settings, include_extras=True)
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable == "METERING_CHARGE_CASES":
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in hints and variable.endswith(FILE_SUFFIX) and name[: -len(FILE_SUFFIX)] in hints:
+            name, text = name[: -len(FILE_SUFFIX)], _read_secret(variable, text)
+        if name not in hints:
+            raise SettingError("is not a setting", where=variable, fix="See docs/settings.md for the names")
+        try:
+            values[name] = Path(text) if name == "data_dir" else msgspec.convert(text, hints[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingError(str(error), where=variable, fix="See docs/settings.md for what it takes") from error
+    return Settings(**values)
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingError(f"cannot read {path}: {error.strerror}", where=variable) from error

@@ -1,0 +1,40 @@
+"""The Kafka topics, in one place: name, what a record is, and the settings a topic is created with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+USAGE_EVENTS: Final = "usage.events.v1"
+DEAD_LETTERS: Final = "usage.dead_letters.v1"
+
+
+class TopicShape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a topic is created. `config` are Kafka's own topic settings."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def topic_shapes(*, partitions: int, retention_ms: int, event_bytes_max: int) -> tuple[TopicShape, ...]:
+    """The topics the pipeline needs.
+
+    `cleanup.policy=delete` and no transactions keep offsets dense, which the ledger counts on.
+    `LogAppendTime` makes the record's time the broker's, so that "too far in the future" is decided by the log alone.
+    Dead letters wrap the original bytes, so they need more room than the events themselves.
+    """
+    common = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
+    return (
+        TopicShape(
+            name=USAGE_EVENTS,
+            partitions=partitions,
+            config={**common, "retention.ms": str(retention_ms), "max.message.bytes": str(event_bytes_max + 65_536)},
+        ),
+        TopicShape(
+            name=DEAD_LETTERS,
+            partitions=1,
+            config={**common, "retention.ms": "-1", "max.message.bytes": str(2 * event_bytes_max + 65_536)},
+        ),
+    )
