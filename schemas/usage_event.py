@@ -1,0 +1,177 @@
+"""A usage event: one CloudEvents 1.0 JSON document, one Kafka record.
+
+Source: CloudEvents 1.0.2 (context attributes, JSON format). Beyond the specification, `subject` and `time` are
+required: without them nothing can be billed. Identity is (`subject`, `source`, `id`).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from schemas.errors import EventRejectedError
+
+IDENTITY_BYTES_MAX: Final = 512
+TIME_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+TIME_MAX: Final = datetime(2100, 1, 1, tzinfo=UTC)
+
+REASONS: Final = {
+    "empty_record": "the Kafka record has no value (a tombstone)",
+    "not_json": "the bytes are not one JSON document in UTF-8",
+    "not_an_event": "the JSON is no CloudEvents 1.0 object",
+    "too_deep": "the JSON is nested too deeply",
+    "too_large": "the event is larger than the setting event_bytes_max",
+    "missing_field": "a required attribute is absent",
+    "wrong_type": "an attribute has another JSON type than it must",
+    "invalid_text": "an attribute is empty, too long, or has control characters",
+    "invalid_time": "time is no RFC 3339 timestamp with a zone",
+    "time_out_of_range": "time is outside 1970 to 2099",
+    "time_ahead": "time is further ahead of the log than the setting event_ahead_s_max",
+    "time_too_old": "time is further behind the log than the setting event_age_s_max",
+    "unknown_type": "no meter of the catalog reads this type, and event_types does not list it",
+    "invalid_number": "a metered value is no decimal number",
+    "number_out_of_range": "a metered value has more than 18 integer digits or 12 decimals",
+    "invalid_dimension": "a dimension or filter field is no string, number, boolean or null, or is too long",
+    "key_not_subject": "the Kafka record's key is not the event's subject",
+    "identity_conflict": "an event with this identity and another body was accepted before",
+}
+"""Why an event can be rejected: the stable word and what it means."""
+
+
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A decoded, valid event. `time` is UTC, cut (not rounded) to microseconds; `data` is JSON text, untouched."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    data: msgspec.Raw
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_AT_FIELD = re.compile(r"at `\$\.?([^`]*)`")
+_MISSING_FIELD = re.compile(r"missing required field `([^`]*)`")
+
+
+def decode_event(record: bytes | None) -> UsageEvent:
+    """Decode and validate one record.
+
+    Raises EventRejectedError with a reason from REASONS and the field it is about. Depends on nothing but the bytes.
+    """
+    if not record:
+        raise EventRejectedError("empty_record", "", "the record has no value")
+    try:
+        envelope = _decode_envelope(record)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _rejection(error) from error
+    if envelope.specversion != "1.0":
+        raise EventRejectedError(
+            "not_an_event", "specversion", f"specversion is {envelope.specversion[:20]!r}, expected '1.0'"
+        )
+    if not record.isascii():
+        _check_utf8(record)
+    check_text("id", envelope.id)
+    check_text("source", envelope.source)
+    check_text("type", envelope.type)
+    check_text("subject", envelope.subject)
+    return UsageEvent(
+        id=envelope.id,
+        source=envelope.source,
+        type=envelope.type,
+        subject=envelope.subject,
+        time=parse_time(envelope.time),
+        data=envelope.data,
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """The UTC time of an RFC 3339 text, cut to microseconds, so that no event crosses into the next period.
+
+    Raises EventRejectedError: `invalid_time` or `time_out_of_range`.
+    """
+    if len(text) > 64 or _RFC3339.fullmatch(text) is None:
+        raise EventRejectedError(
+            "invalid_time", "time", f"{text[:64]!r} is no RFC 3339 time with a zone, such as 2013-01-31T23:59:59Z"
+        )
+    try:
+        time = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError as error:
+        raise EventRejectedError("time_out_of_range", "time", f"{text!r} is outside 1970 to 2099") from error
+    except ValueError as error:
+        raise EventRejectedError("invalid_time", "time", f"{text!r} is no time of the calendar: {error}") from error
+    if not TIME_MIN <= time < TIME_MAX:
+        raise EventRejectedError("time_out_of_range", "time", f"{text!r} is outside 1970 to 2099")
+    return time
+
+
+def check_text(field: str, text: str) -> None:
+    """Raise EventRejectedError unless the attribute is non-empty, short and free of control characters."""
+    if not text:
+        raise EventRejectedError("invalid_text", field, f"{field} is empty")
+    if text.isascii():
+        if text.isprintable() and len(text) <= IDENTITY_BYTES_MAX:
+            return
+        size_bytes = len(text)
+    else:
+        size_bytes = len(text.encode("utf-8", "surrogatepass"))
+    if size_bytes > IDENTITY_BYTES_MAX:
+        raise EventRejectedError(
+            "invalid_text", field, f"{field} has {size_bytes} bytes, at most {IDENTITY_BYTES_MAX} are allowed"
+        )
+    if _CONTROL.search(text):
+        raise EventRejectedError("invalid_text", field, f"{field} has control characters")
+
+
+def event_digest(record: bytes) -> int:
+    """128 bits of the record's SHA-256, little-endian; ClickHouse: `reinterpretAsUInt128(substring(SHA256(raw), 1, 16))`."""
+    return int.from_bytes(sha256(record).digest()[:16], "little")
+
+
+def identity_hash(subject: str, source: str, id_: str) -> bytes:
+    """16 bytes that name an identity; each part is length-prefixed, so that ("a", "bc") and ("ab", "c") differ."""
+    parts = [part.encode() for part in (subject, source, id_)]
+    return sha256(b"".join(len(part).to_bytes(4, "little") + part for part in parts)).digest()[:16]
+
+
+def _check_utf8(record: bytes) -> None:
+    try:
+        record.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise EventRejectedError("not_json", "", f"byte {error.start} is not valid UTF-8") from error
+
+
+def _rejection(error: Exception) -> EventRejectedError:
+    """Say what msgspec's error means, in this project's words."""
+    if isinstance(error, RecursionError):
+        return EventRejectedError("too_deep", "", "the JSON is nested too deeply")
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return EventRejectedError("not_json", "", f"not one JSON document in UTF-8 ({text})")
+    at_field = _AT_FIELD.search(text)
+    field = at_field.group(1) if at_field else ""
+    missing = _MISSING_FIELD.search(text)
+    if missing:
+        return EventRejectedError("missing_field", missing.group(1), f"{missing.group(1)} is required")
+    if not field:
+        return EventRejectedError("not_an_event", "", f"not a CloudEvents object ({text})")
+    return EventRejectedError("wrong_type", field, text.split(" - at ")[0].replace("`", ""))
