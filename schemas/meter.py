@@ -79,10 +79,14 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class MeterVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A meter version with its number and the time span it is in force for, half-open; None is unbounded."""
+    """A meter version with its number and the time span it is in force for, half-open; None is unbounded.
+
+    `introduced_in` is the catalog version that brought it: batches decided with an older catalog did not fold it.
+    """
 
     meter: Meter
     version: int
+    introduced_in: int
     start: datetime | None
     end: datetime | None
 
