@@ -1,0 +1,82 @@
+"""Connections to ClickHouse: one client a thread, UTC everywhere, errors in this project's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, DataError, NotSupportedError, ProgrammingError
+
+from metering.config import Settings
+from schemas.errors import ClickHouseUnavailableError, SettingError
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+CONNECT_TIMEOUT_S: Final = 5
+
+PASSING_CODES: Final = frozenset({159, 202, 209, 210, 241, 242, 252, 319, 999})
+"""ClickHouse error codes that trying again may cure: timeouts, overload, memory, read-only replica, too many parts,
+unknown write status, Keeper away."""
+
+
+def connect(settings: Settings, *, database: str | None = None) -> Client:
+    """A client for the calling thread, on `database` (the settings' unless given).
+
+    Inserts may touch any number of monthly partitions, because a backfill does.
+    Raises ClickHouseUnavailableError when nothing answers.
+    """
+    url = urlsplit(settings.clickhouse_address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingError(
+            f"{settings.clickhouse_address!r} is no address", where="METERING_CLICKHOUSE_URL", fix="Use http(s)://host:port"
+        )
+    with unavailable(settings):
+        return clickhouse_connect.get_client(
+            interface=url.scheme,
+            host=url.hostname,
+            port=url.port or (8443 if url.scheme == "https" else 8123),
+            username=settings.clickhouse_username,
+            password=settings.clickhouse_password,
+            database=settings.clickhouse_database if database is None else database,
+            compress=False if url.hostname in LOOPBACK else "lz4",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=settings.clickhouse_timeout_s,
+            autogenerate_session_id=False,
+            tz_mode="aware",
+            settings={"max_partitions_per_insert_block": 0},
+        )
+
+
+def ensure_database(settings: Settings) -> None:
+    """Create the settings' database when it is absent. Its name is checked by the settings, so it can stand in DDL."""
+    client = connect(settings, database="default")
+    try:
+        with unavailable(settings):
+            client.command("CREATE DATABASE IF NOT EXISTS {database:Identifier}", {"database": settings.clickhouse_database})
+    finally:
+        client.close()
+
+
+@contextmanager
+def unavailable(settings: Settings) -> Iterator[None]:
+    """Turn "nothing answers" into ClickHouseUnavailableError; leave real errors of a statement as they are."""
+    try:
+        yield
+    except ClickHouseError as error:
+        if not is_passing(error):
+            raise
+        raise ClickHouseUnavailableError(
+            f"ClickHouse does not answer ({str(error).splitlines()[0][:200]})",
+            where=settings.clickhouse_address,
+            fix="Start it with `metering up`, or set METERING_CLICKHOUSE_URL",
+        ) from error
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether trying the same statement again later may succeed: no answer at all, or one of PASSING_CODES."""
+    if not isinstance(error, DatabaseError) or isinstance(error, (ProgrammingError, DataError, NotSupportedError)):
+        return False
+    return error.code is None or error.code in PASSING_CODES

@@ -1,0 +1,110 @@
+"""What every part needs of Kafka: connection settings, topics, and which log this is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from metering.config import Settings
+from schemas.errors import KafkaUnavailableError, RequestError
+from schemas.topics import topic_shapes
+
+ANSWER_TIMEOUT_S: Final = 15.0
+DAY_MS: Final = 86_400_000
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """The connection part of any librdkafka client's configuration; it holds the password, so never log it."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "security.protocol": settings.kafka_security_protocol,
+        "log_level": 3,
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_username
+        config["sasl.password"] = settings.kafka_password
+    if settings.kafka_ca_file:
+        config["ssl.ca.location"] = settings.kafka_ca_file
+    return config
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are absent; returns their names. Existing topics are left as they are."""
+    admin = AdminClient(client_config(settings))
+    shapes = topic_shapes(
+        partitions=settings.kafka_partitions,
+        retention_ms=settings.kafka_retention_days * DAY_MS,
+        event_bytes_max=settings.event_bytes_max,
+    )
+    try:
+        existing = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        wanted = [
+            NewTopic(
+                shape.name,
+                num_partitions=shape.partitions,
+                replication_factor=settings.kafka_replication_factor,
+                config=shape.config,
+            )
+            for shape in shapes
+            if shape.name not in existing
+        ]
+        if not wanted:
+            return []
+        for future in admin.create_topics(wanted, operation_timeout=ANSWER_TIMEOUT_S).values():
+            _created(future)
+    except KafkaException as error:
+        raise _unavailable(settings, error) from error
+    return [topic.topic for topic in wanted]
+
+
+def log_epoch(settings: Settings, topic: str) -> str:
+    """Which log `topic` is: `cluster id/topic id`. A topic made anew, or another cluster, is another log.
+
+    A broker that gives topics no id (librdkafka's mock) has only its cluster's id to tell.
+    Raises KafkaUnavailableError, or RequestError when the topic is not there.
+    """
+    admin = AdminClient(client_config(settings))
+    try:
+        cluster_id = admin.list_topics(timeout=ANSWER_TIMEOUT_S).cluster_id
+        description = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        raise _unavailable(settings, error) from error
+    topic_id = description.topic_id
+    if not description.partitions:
+        raise RequestError(f"topic {topic} does not exist", where=settings.kafka_bootstrap, fix="Run `metering migrate`")
+    return f"{cluster_id}/{topic_id}"
+
+
+def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    """(first kept offset, next offset to be written) of every partition of `topic`."""
+    consumer = Consumer({**client_config(settings), "group.id": "metering-log-ends", "enable.auto.commit": False})
+    try:
+        metadata = consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
+        return {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
+            for partition in sorted(metadata.partitions)
+        }
+    except KafkaException as error:
+        raise _unavailable(settings, error) from error
+    finally:
+        consumer.close()
+
+
+def _created(future: Any) -> None:
+    """Wait for one topic; that another process made it meanwhile is as good."""
+    try:
+        future.result()
+    except KafkaException as error:
+        if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+            raise
+
+
+def _unavailable(settings: Settings, error: KafkaException) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"Kafka does not answer ({error.args[0]})",
+        where=settings.kafka_bootstrap,
+        fix="Start it with `metering up`, or set METERING_KAFKA_SERVERS",
+    )
