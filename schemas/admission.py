@@ -1,0 +1,112 @@
+"""Admission: may this event be billed on, given the catalog? The gateway and the worker ask the same code.
+
+Pure. Built once for each catalog version; an event costs one decode of the fields its meters read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from schemas.errors import EventRejectedError
+from schemas.meter import EventReader, Measurement, MeterVersion, measure, paths_of
+from schemas.usage_event import UsageEvent
+
+_SHOWN_TYPE_MAX: Final = 80
+
+
+class _Span(msgspec.Struct, frozen=True, gc=False):
+    """The meter versions in force during one stretch of time, and the one reader of all their fields."""
+
+    read: EventReader
+    versions: tuple[MeterVersion, ...]
+
+
+class _Timeline(msgspec.Struct, frozen=True, gc=False):
+    """`spans[i]` holds from `starts[i - 1]` (inclusive) to `starts[i]`; the first and the last are unbounded."""
+
+    starts: tuple[datetime, ...]
+    spans: tuple[_Span, ...]
+
+
+class Admission:
+    """Decides with one catalog: which types are known, which meter versions measure an event, and what they see."""
+
+    def __init__(self, meter_versions: Iterable[MeterVersion], known_types: Iterable[str]) -> None:
+        """`meter_versions`: all versions of all meters; `known_types`: accepted even if nothing measures them."""
+        by_type: dict[str, list[MeterVersion]] = {one: [] for one in known_types}
+        for version in meter_versions:
+            by_type.setdefault(version.meter.event_type, []).append(version)
+        self._timelines = {event_type: _timeline(versions) for event_type, versions in by_type.items()}
+
+    @property
+    def known_types(self) -> frozenset[str]:
+        """The types that are accepted."""
+        return frozenset(self._timelines)
+
+    def admit(self, event: UsageEvent) -> None:
+        """Raise EventRejectedError unless the type is known and every metered value can be read."""
+        self.measurements(event)
+
+    def measurements(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
+        """What each meter version in force at the event's time sees of it; empty when none counts it.
+
+        Raises EventRejectedError: `unknown_type`, or what `measure` finds wrong with a value. One bad value rejects
+        the event for every meter, so that no event is half counted.
+        """
+        timeline = self._timelines.get(event.type)
+        if timeline is None:
+            shown = event.type if len(event.type) <= _SHOWN_TYPE_MAX else event.type[:_SHOWN_TYPE_MAX] + "…"
+            raise EventRejectedError(
+                "unknown_type", "type", f"no meter reads the type {shown!r} and event_types does not list it"
+            )
+        starts = timeline.starts
+        span = timeline.spans[bisect_right(starts, event.time) if starts else 0]
+        if not span.versions:
+            return []
+        fields = span.read.read(event)
+        measured: list[tuple[MeterVersion, Measurement]] = []
+        for version in span.versions:
+            one = measure(version.meter, fields)
+            if one is not None:
+                measured.append((version, one))
+        return measured
+
+
+def check_time(event: UsageEvent, logged_at: datetime, *, ahead_s_max: int, age_s_max: int) -> None:
+    """Raise EventRejectedError (`time_ahead`, `time_too_old`) when the event's time is too far from `logged_at`.
+
+    `logged_at` is when Kafka wrote the record down; the gateway, which comes before that, gives its own clock.
+    An `age_s_max` of 0 accepts any age.
+    """
+    if event.time > logged_at and event.time - logged_at > timedelta(seconds=ahead_s_max):
+        raise EventRejectedError(
+            "time_ahead", "time", f"time {event.time.isoformat()} is more than {ahead_s_max} s ahead of the log"
+        )
+    if age_s_max and logged_at - event.time > timedelta(seconds=age_s_max):
+        raise EventRejectedError(
+            "time_too_old", "time", f"time {event.time.isoformat()} is more than {age_s_max} s behind the log"
+        )
+
+
+def _timeline(versions: list[MeterVersion]) -> _Timeline:
+    """Cut time at every start and end, so that one binary search finds all versions in force."""
+    edges = sorted({edge for one in versions for edge in (one.start, one.end) if edge is not None})
+    lows: list[datetime | None] = [None, *edges]
+    return _Timeline(tuple(edges), tuple(_span([one for one in versions if _in_force(one, low)]) for low in lows))
+
+
+def _in_force(version: MeterVersion, low: datetime | None) -> bool:
+    """Whether the version covers the span that begins at `low` (None: the beginning of time)."""
+    if low is None:
+        return version.start is None
+    return (version.start is None or version.start <= low) and (version.end is None or low < version.end)
+
+
+def _span(versions: list[MeterVersion]) -> _Span:
+    paths = frozenset(path for one in versions for path in paths_of(one.meter))
+    return _Span(EventReader(paths), tuple(versions))
