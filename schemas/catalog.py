@@ -1,0 +1,128 @@
+"""The catalog: what is measured, who uses it, and what they pay; and the state it has once it was applied.
+
+The file's text is read by `metering.catalog_file`, its mistakes are found by `schemas.catalog_check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from schemas.meter import Meter, MeterVersion
+from schemas.plan import CurrencyCode, Identifier, Plan, Subscription, Text
+
+EventType = Annotated[
+    str, Meta(min_length=1, max_length=512, description="A CloudEvents type, such as com.example.request.")
+]
+
+
+class Customer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is billed. `subjects` are the event subjects whose usage is theirs; days and periods begin in `timezone`."""
+
+    id: Identifier
+    name: Text = ""
+    subjects: tuple[str, ...]
+    timezone: str = "UTC"
+    currency: CurrencyCode = "USD"
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the catalog file says. `event_types` are accepted although no meter reads them yet."""
+
+    event_types: tuple[EventType, ...] = ()
+    meters: tuple[Meter, ...] = ()
+    customers: tuple[Customer, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
+
+
+class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A catalog version: the catalog, and every version that every meter has had until then.
+
+    `digest` is the SHA-256 of `document()`, in hexadecimal; it does not cover `version`.
+    """
+
+    version: int
+    digest: str
+    catalog: Catalog
+    meter_versions: tuple[MeterVersion, ...]
+
+    @cached_property
+    def known_types(self) -> frozenset[str]:
+        """The event types that are accepted: those any version of a meter reads, and those the catalog lists."""
+        return frozenset(self.catalog.event_types) | {one.meter.event_type for one in self.meter_versions}
+
+    @cached_property
+    def _versions(self) -> dict[str, tuple[MeterVersion, ...]]:
+        found: dict[str, tuple[MeterVersion, ...]] = {}
+        for one in self.meter_versions:
+            found[one.meter.name] = (*found.get(one.meter.name, ()), one)
+        return found
+
+    @cached_property
+    def _customers(self) -> dict[str, Customer]:
+        return {subject: one for one in self.catalog.customers for subject in one.subjects}
+
+    @cached_property
+    def meters(self) -> dict[str, Meter]:
+        """Each meter by name, as its newest version has it."""
+        return {name: versions[-1].meter for name, versions in self._versions.items()}
+
+    @cached_property
+    def customers(self) -> dict[str, Customer]:
+        """Each customer by id."""
+        return {one.id: one for one in self.catalog.customers}
+
+    @cached_property
+    def plans(self) -> dict[str, Plan]:
+        """Each plan by id."""
+        return {one.id: one for one in self.catalog.plans}
+
+    def versions_of(self, meter: str) -> tuple[MeterVersion, ...]:
+        """All versions of a meter, oldest first; empty for a meter that is not in the catalog."""
+        return self._versions.get(meter, ())
+
+    def customer_of(self, subject: str) -> Customer | None:
+        """The customer a subject belongs to, or None."""
+        return self._customers.get(subject)
+
+    def subjects_of(self, customers: Iterable[str]) -> tuple[str, ...]:
+        """The subjects of some customers, sorted."""
+        wanted = set(customers)
+        return tuple(sorted(s for one in self.catalog.customers if one.id in wanted for s in one.subjects))
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True):
+    catalog: Catalog
+    meter_versions: tuple[MeterVersion, ...]
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+def document(catalog: Catalog, meter_versions: tuple[MeterVersion, ...]) -> bytes:
+    """The canonical JSON of a catalog and its meter versions: the same content always gives the same bytes."""
+    return _encode(_Document(catalog=catalog, meter_versions=meter_versions))
+
+
+def applied(version: int, catalog: Catalog, meter_versions: tuple[MeterVersion, ...]) -> AppliedCatalog:
+    """A catalog version made from its parts."""
+    digest = sha256(document(catalog, meter_versions)).hexdigest()
+    return AppliedCatalog(version=version, digest=digest, catalog=catalog, meter_versions=meter_versions)
+
+
+def from_document(version: int, text: bytes) -> AppliedCatalog:
+    """Read a stored catalog version. Raises msgspec.ValidationError for text that is no such document."""
+    found = _decode(text)
+    return AppliedCatalog(
+        version=version,
+        digest=sha256(text).hexdigest(),
+        catalog=found.catalog,
+        meter_versions=found.meter_versions,
+    )
