@@ -14,7 +14,8 @@
     │   └── GatewayUnavailableError
     ├── EmbeddedError             an embedded engine cannot start
     │   ├── PortTakenError
-    │   └── AlreadyRunningError
+    │   ├── AlreadyRunningError
+    │   └── JarsUnavailableError
     ├── LogLostError              Kafka no longer has records that were never folded
     └── InvariantViolationError   a fact the pipeline stands on does not hold; stop and look
 
@@ -129,6 +130,10 @@ class PortTakenError(EmbeddedError):
 
 class AlreadyRunningError(EmbeddedError):
     """Another stack uses the data folder."""
+
+
+class JarsUnavailableError(EmbeddedError):
+    """Apache Kafka's jars are not in the cache and cannot be downloaded."""
 
 
 class LogLostError(MeteringError):

@@ -1,0 +1,307 @@
+"""ClickHouse's HTTP interface over the embedded engine: `python -m metering.embedded.clickhouse_server --data DIR`.
+
+Ordinary clients (clickhouse-connect, curl, analysts' tools) talk to it as to a ClickHouse server. It listens on
+127.0.0.1, and refuses requests that a web page of another site sends through the user's browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hmac
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+
+from metering.clock import SystemClock
+from metering.config import load_settings
+from metering.embedded.clickhouse_engine import Answer, Ask, Engine
+from metering.embedded.clickhouse_request import read_ask
+from metering.embedded.clickhouse_statement import (
+    AUTHENTICATION_FAILED,
+    STREAMABLE_FORMATS,
+    StatementError,
+    http_status,
+    insert_with_data,
+    refusal,
+    result_format,
+)
+from metering.embedded.folder import FolderLock
+from metering.embedded.ports import HOST, require_free
+from schemas.errors import MeteringError
+
+PORT_VARIABLE = "METERING_CLICKHOUSE_PORT"
+TABLES_FOLDER = "tables"
+BODY_BYTES_MAX = 2 * 1024 * 1024 * 1024
+DRAIN_S = 10.0
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Server(ThreadingHTTPServer):
+    """One thread per connection; knows how many requests are being answered."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, port: int, engine: Engine, *, username: str, password: str) -> None:
+        super().__init__((HOST, port), Handler)
+        self.engine = engine
+        self.username = username
+        self.password = password
+        self.answering = 0
+        self.answering_changed = threading.Condition()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request after another on one connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    # Head and body leave in one packet, and no packet waits for another's acknowledgement.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path in ("/ping", "/replicas_status") or (path == "/" and "query=" not in self.path):
+            self._reply(200, b"Ok.\n", {"Content-Type": "text/html; charset=UTF-8"})
+        else:
+            self._counted()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self._counted()
+
+    def _counted(self) -> None:
+        server = self.server
+        with server.answering_changed:
+            server.answering += 1
+        try:
+            self._answer()
+        finally:
+            with server.answering_changed:
+                server.answering -= 1
+                server.answering_changed.notify_all()
+
+    def _answer(self) -> None:
+        started_s = time.monotonic()
+        query_id = str(uuid.uuid4())
+        try:
+            body = self._read_body()
+            self._check_origin()
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            ask, interface = read_ask(self.command, self.path, headers, body)
+            query_id = interface.get("query_id") or query_id
+            self._authenticate(interface)
+            if not ask.query.strip():
+                raise refusal(62, "SYNTAX_ERROR", "Syntax error: empty query")
+            shared = {"X-ClickHouse-Query-Id": query_id, "X-ClickHouse-Server-Display-Name": "embedded"}
+            if self._streams(ask, interface):
+                self._reply_blocks(self.server.engine.stream(ask), ask, shared)
+                return
+            answer = self.server.engine.run(ask)
+        except StatementError as error:
+            self._reply_error(error, query_id)
+            return
+        shared["X-ClickHouse-Summary"] = _summary(answer, time.monotonic() - started_s)
+        if answer.has_result:
+            shared["X-ClickHouse-Format"] = result_format(ask.query, ask.format)
+        self._reply(200, answer.body, {**_typed(ask), **shared})
+
+    def _streams(self, ask: Ask, interface: dict[str, str]) -> bool:
+        """A client that does not wait for the end gets a long answer block by block, so neither side holds it whole."""
+        if interface.get("wait_end_of_query") == "1" or self.command != "POST" or ask.session_id:
+            return False
+        streamable = {result_format(ask.query, ask.format).lower(), ask.format.lower()} <= STREAMABLE_FORMATS
+        return (
+            streamable and ask.query.lstrip()[:6].upper() in (b"SELECT", b"WITH A") and not insert_with_data(ask.query)
+        )
+
+    def _reply_blocks(self, blocks: Iterator[bytes], ask: Ask, headers: dict[str, str]) -> None:
+        first = next(blocks, b"")
+        named = {"X-ClickHouse-Format": result_format(ask.query, ask.format), "Transfer-Encoding": "chunked"}
+        self._head(200, {**_typed(ask), **headers, **named})
+        try:
+            block = first
+            while block:
+                self.wfile.write(b"%x\r\n" % len(block) + block + b"\r\n")
+                block = next(blocks, b"")
+            self.wfile.write(b"0\r\n\r\n")
+            self.wfile.flush()
+        except StatementError as error:
+            # The head has gone out with 200: only a missing last chunk can tell the client that rows are missing.
+            self.log_error("answer broken off: %s", error)
+            self.close_connection = True
+
+    def _reply_error(self, error: StatementError, query_id: str) -> None:
+        text = f"{error}".rstrip()
+        if "(version " not in text:
+            text = f"{text} (version {self.server.engine.version})"
+        headers = {
+            "Content-Type": "text/plain; charset=UTF-8",
+            "X-ClickHouse-Exception-Code": str(error.code),
+            "X-ClickHouse-Query-Id": query_id,
+        }
+        self._reply(http_status(error.code), f"{text}\n".encode(), headers)
+
+    def _reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self._head(status, {**headers, "Content-Length": str(len(body))})
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response_only(status)
+        self.send_header("X-ClickHouse-Timezone", "UTC")
+        for name, value in headers.items():
+            self.send_header(name, value.replace("\r", " ").replace("\n", " "))
+        self.end_headers()
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return self._read_chunks()
+        text = self.headers.get("Content-Length", "0")
+        if not text.isascii() or not text.isdigit() or int(text) > BODY_BYTES_MAX:
+            self.close_connection = True
+            raise refusal(36, "BAD_ARGUMENTS", f"Content-Length {text!r} is no length up to {BODY_BYTES_MAX}")
+        body = self.rfile.read(int(text))
+        if len(body) < int(text):
+            self._cut_short()
+        return body
+
+    def _read_chunks(self) -> bytes:
+        chunks: list[bytes] = []
+        total = 0
+        while True:
+            head = self.rfile.readline(66).split(b";")[0].strip()
+            try:
+                size = int(head, 16)
+            except ValueError:
+                self._cut_short()
+            total += size
+            if total > BODY_BYTES_MAX or size < 0:
+                self.close_connection = True
+                raise refusal(36, "BAD_ARGUMENTS", f"The body is longer than {BODY_BYTES_MAX} bytes")
+            chunk = self.rfile.read(size)
+            end = self.rfile.readline(66)
+            if len(chunk) < size or (size and end != b"\r\n"):
+                self._cut_short()
+            if size == 0:
+                while end not in (b"\r\n", b"\n", b""):
+                    end = self.rfile.readline(66)
+                return b"".join(chunks)
+            chunks.append(chunk)
+
+    def _cut_short(self) -> None:
+        """A client that died while sending rows must not have half of them inserted."""
+        self.close_connection = True
+        raise refusal(33, "CANNOT_READ_ALL_DATA", "The request ended before its body did; nothing was run")
+
+    def _check_origin(self) -> None:
+        host = urlsplit(f"//{self.headers.get('Host', HOST)}").hostname
+        origin = self.headers.get("Origin")
+        if host not in LOCAL_NAMES or (origin is not None and urlsplit(origin).hostname not in LOCAL_NAMES):
+            raise refusal(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", "Requests of other sites are refused")
+
+    def _authenticate(self, interface: dict[str, str]) -> None:
+        user = interface.get("user") or self.headers.get("X-ClickHouse-User") or "default"
+        password = interface.get("password") or self.headers.get("X-ClickHouse-Key") or ""
+        scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                user, _, password = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                user = ""
+        known = user == self.server.username
+        if not (hmac.compare_digest(password.encode(), self.server.password.encode()) and known):
+            message = f"{user}: Authentication failed: password is incorrect, or there is no user with such name"
+            raise refusal(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", message)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        sys.stderr.write(f"{self.log_date_time_string()} {format % args}\n")
+
+
+def _typed(ask: Ask) -> dict[str, str]:
+    name = result_format(ask.query, ask.format).lower()
+    if name.startswith("json"):
+        return {"Content-Type": "application/json; charset=UTF-8"}
+    if name.startswith(("csv", "tabseparated", "tsv", "pretty", "vertical", "values", "markdown")):
+        return {"Content-Type": "text/plain; charset=UTF-8"}
+    return {"Content-Type": "application/octet-stream"}
+
+
+def _summary(answer: Answer, elapsed_s: float) -> str:
+    figures = {
+        "read_rows": answer.rows_read,
+        "read_bytes": answer.bytes_read,
+        "written_rows": answer.rows_written,
+        "written_bytes": answer.bytes_written,
+        "total_rows_to_read": answer.rows_read,
+        "result_rows": answer.result_rows or answer.rows_written,
+        "result_bytes": len(answer.body) or answer.bytes_written,
+        "elapsed_ns": round(elapsed_s * 1e9),
+    }
+    return orjson.dumps({name: str(value) for name, value in figures.items()}).decode()
+
+
+def serve(data: Path, port: int, *, username: str, password: str) -> None:
+    """Serve the tables in `data` until SIGTERM or SIGINT. Raises PortTakenError or AlreadyRunningError."""
+    lock = FolderLock(data, name="clickhouse.lock", holder="a ClickHouse engine")
+    lock.acquire()
+    if port:
+        require_free({PORT_VARIABLE: port})
+    # Opened by a relative path: chdb reads a `?` in a path as the beginning of options.
+    os.chdir(data)
+    engine = Engine(TABLES_FOLDER, clock=SystemClock())
+    server = Server(port, engine, username=username, password=password)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # shutdown() waits for the loop below, which runs in this very thread.
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    sys.stderr.write(f"ClickHouse {engine.version} ready on http://{HOST}:{server.server_address[1]}\n")
+    sys.stderr.flush()
+    server.serve_forever(poll_interval=0.1)
+    server.server_close()
+    with server.answering_changed:
+        server.answering_changed.wait_for(lambda: server.answering == 0, timeout=DRAIN_S)
+    engine.close()
+    lock.release()
+
+
+def main() -> int:
+    """Read the command line and serve; 1 when it cannot, with the reason on standard error."""
+    parser = argparse.ArgumentParser(description="ClickHouse's HTTP interface over an engine in this process.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 chooses a free one")
+    arguments = parser.parse_args()
+    # One zone for every machine: how a DateTime without a zone reads must not depend on where it runs.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        settings = load_settings()
+        serve(
+            arguments.data.resolve(),
+            arguments.port,
+            username=settings.clickhouse_username,
+            password=settings.clickhouse_password,
+        )
+    except MeteringError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
