@@ -1,0 +1,143 @@
+"""Error answers: RFC 9457 problem documents with a stable `code` and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException
+
+from schemas.errors import MeteringError, RequestError, UnavailableError
+
+PROBLEM_JSON: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:metering:problem:"
+RETRY_AFTER_S: Final = 2
+
+_log = structlog.get_logger(__name__)
+
+
+class EventError(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with one event of a request. `index` counts from 0; `reason` is a word of docs/events.md."""
+
+    index: int
+    reason: str
+    field: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error answer. `code` is stable, `detail` says what happened, `fix` what to do next.
+
+    `setting` names the limit that was met. `errors` lists every bad event. After a failure on Kafka's side,
+    `acknowledged`, `failed` and `unknown` say what became of each event by index.
+    """
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    fix: str = ""
+    setting: str = ""
+    errors: list[EventError] | None = None
+    acknowledged: list[int] | None = None
+    failed: list[int] | None = None
+    unknown: list[int] | None = None
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem document."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        detail: str,
+        *,
+        fix: str = "",
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        self.problem = Problem(
+            type=TYPE_PREFIX + code, title=status.phrase, status=status.value, code=code, detail=detail, fix=fix, **more
+        )
+        self.headers = dict(headers or {})
+        super().__init__(code, detail)
+
+
+def answer_problem(error: ProblemError) -> Response[bytes]:
+    """The response for a ProblemError."""
+    return Response(
+        msgspec.json.encode(error.problem),
+        status_code=error.problem.status,
+        media_type=PROBLEM_JSON,
+        headers=error.headers,
+    )
+
+
+def handle_problem(_: Request[Any, Any, Any], error: ProblemError) -> Response[bytes]:
+    """A problem that a handler raised."""
+    return answer_problem(error)
+
+
+def handle_metering_error(_: Request[Any, Any, Any], error: MeteringError) -> Response[bytes]:
+    """An error of the project's tree: asked wrongly is 400, a service that is away is 503, anything else is ours."""
+    if isinstance(error, RequestError):
+        return answer_problem(_from_tree(HTTPStatus.BAD_REQUEST, "invalid_request", error))
+    if isinstance(error, UnavailableError):
+        return answer_problem(
+            _from_tree(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", error, {"Retry-After": str(RETRY_AFTER_S)})
+        )
+    return handle_unexpected(_, error)
+
+
+def handle_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework refuses: unknown paths, wrong methods, parameters of another type."""
+    status = HTTPStatus(error.status_code)
+    detail = error.detail or status.phrase
+    extra = error.extra if isinstance(error.extra, list) else []
+    named = "; ".join(f"{one.get('key')}: {one.get('message')}" for one in extra if isinstance(one, dict))
+    return answer_problem(
+        ProblemError(
+            status,
+            status.name.lower(),
+            f"{detail}: {named}" if named else detail,
+            fix="See /openapi.json for what the gateway takes",
+            headers=error.headers,
+        )
+    )
+
+
+def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: logged whole, told without its insides."""
+    _log.error("request_failed", path=request.url.path, exc_info=error)
+    return answer_problem(
+        ProblemError(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "the gateway met an error of its own",
+            fix="Look into the gateway's log; the events may be sent again",
+        )
+    )
+
+
+def _from_tree(
+    status: HTTPStatus, code: str, error: MeteringError, headers: Mapping[str, str] | None = None
+) -> ProblemError:
+    detail = f"{error.where}: {error.what}" if error.where else error.what
+    return ProblemError(status, code, detail, fix=error.fix, headers=headers)
+
+
+EXCEPTION_HANDLERS: Final[dict[int | type[Exception], Any]] = {
+    ProblemError: handle_problem,
+    MeteringError: handle_metering_error,
+    HTTPException: handle_http_exception,
+    Exception: handle_unexpected,
+}
+"""For Litestar, which picks the closest class."""
+
+JSON: Final = MediaType.JSON

@@ -1,0 +1,57 @@
+"""Serves an ASGI application with uvicorn until SIGTERM or SIGINT, finishing what is in flight."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any, Final
+
+import uvicorn
+
+from metering.config import Settings
+from schemas.errors import PortTakenError, SettingError
+
+BACKLOG: Final = 1024
+SHUTDOWN_MARGIN_S: Final = 5
+IDLE_CONNECTION_S: Final = 75
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A socket on the gateway's address. Raises PortTakenError, or SettingError for an address this machine has not."""
+    host, port = settings.gateway_host, settings.gateway_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(
+                f"another program listens on {host}:{port}",
+                where="gateway",
+                fix="Set METERING_GATEWAY_PORT to a free port",
+            ) from error
+        raise SettingError(
+            f"the gateway cannot bind to {host}:{port} ({error.strerror})", where="METERING_GATEWAY_HOST"
+        ) from error
+    return listener
+
+
+def serve(app: Any, settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT: then take no more connections, answer what was begun, and return."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_CONNECTION_S,
+        timeout_graceful_shutdown=round(settings.kafka_delivery_timeout_s) + SHUTDOWN_MARGIN_S,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

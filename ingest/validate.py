@@ -1,0 +1,54 @@
+"""Decides which events of a request can be billed on: each on its own, with the reason and the field. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from ingest.problems import EventError
+from ingest.producer import Record
+from metering.config import Settings
+from schemas.admission import Admission, check_time
+from schemas.errors import EventRejectedError
+from schemas.usage_event import decode_event
+
+UNKNOWN_TYPE = "unknown_type"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The good events by index, as the records to write, and what is wrong with each of the others."""
+
+    records: dict[int, Record]
+    errors: list[EventError]
+
+
+def judge(
+    events: Sequence[bytes], indexes: Iterable[int], *, admission: Admission | None, now: datetime, settings: Settings
+) -> Verdict:
+    """Judge `events[i]` for the given indexes. Without an Admission types and metered values are left to the worker."""
+    records: dict[int, Record] = {}
+    errors: list[EventError] = []
+    for index in indexes:
+        event = events[index]
+        try:
+            records[index] = Record(_key_of(event, admission, now, settings), event)
+        except EventRejectedError as error:
+            errors.append(EventError(index=index, reason=error.reason, field=error.field, detail=error.what))
+    return Verdict(records, errors)
+
+
+def _key_of(event: bytes, admission: Admission | None, now: datetime, settings: Settings) -> bytes:
+    """The record's key of an event that passes every check. Raises EventRejectedError."""
+    if len(event) > settings.event_bytes_max:
+        raise EventRejectedError(
+            "too_large",
+            "",
+            f"the event has {len(event)} bytes, the setting event_bytes_max allows {settings.event_bytes_max}",
+        )
+    decoded = decode_event(event)
+    check_time(decoded, now, ahead_s_max=settings.event_ahead_s_max, age_s_max=settings.event_age_s_max)
+    if admission is not None:
+        admission.admit(decoded)
+    return decoded.subject.encode()
