@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINNED := $(VENV)/.pinned
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --no-build-isolation
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
@@ -16,17 +16,17 @@ help: ## list these targets
 install: $(INSTALLED) ## install the pinned requirements into .venv
 
 # Each stamp is written last, so a broken install is done again. A change to pyproject.toml alone takes two seconds.
-$(PINNED): requirements-pip.txt requirements-dev.txt
+$(PINNED): requirements-build.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, but '$(PYTHON)' is not. Name one that is: make PYTHON=python3.12" >&2; exit 2; }
 	@echo "Installing the pinned requirements into $(VENV): about a minute, and only when they change"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) --require-hashes --requirement requirements-pip.txt
+	@$(PIP) --require-hashes --requirement requirements-build.txt
 	@$(PIP) --require-hashes --requirement requirements-dev.txt
 	@touch $(PINNED)
 
 $(INSTALLED): $(PINNED) pyproject.toml
-	@$(PIP) --no-build-isolation --editable .
+	@$(PIP) --editable .
 	@touch $(INSTALLED)
 
 demo: $(INSTALLED) ## a year of real events through the whole pipeline, to verified line items
@@ -52,9 +52,9 @@ up: $(INSTALLED) ## start the embedded stack; Ctrl-C stops it
 	$(BIN)/metering up
 
 lock: ## pin the requirements anew (needs uv)
-	uv pip compile $(LOCK) --extra embedded --group demo --group dev --output-file requirements-dev.txt pyproject.toml
+	uv pip compile $(LOCK) --extra embedded --group build --group demo --group dev --output-file requirements-dev.txt pyproject.toml
 	uv pip compile $(LOCK) --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
-	uv pip compile $(LOCK) --group bootstrap --output-file requirements-pip.txt
+	uv pip compile $(LOCK) --constraint requirements-dev.txt --group build --output-file requirements-build.txt
 
 clean: ## remove what was built and installed; the embedded stack's data in .metering stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
