@@ -1,0 +1,50 @@
+"""The cut: how far the ledger accounts for the log, per epoch and partition."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+
+from schemas.errors import InvariantViolationError
+from schemas.topics import USAGE_EVENTS
+from schemas.usage_query import Cut, Position
+
+_ENDS: Final = """
+WITH
+    batches AS
+    (
+        SELECT
+            epoch, partition, first, last,
+            row_number() OVER w AS number,
+            max(last) OVER (PARTITION BY epoch, partition ORDER BY first, last
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+        FROM positions FINAL
+        WHERE topic = {topic:String}
+        WINDOW w AS (PARTITION BY epoch, partition ORDER BY first, last)
+    )
+SELECT
+    epoch, partition, max(last),
+    countIf(number > 1 AND first != reached + 1) AS faults,
+    minIf(first, number > 1 AND first != reached + 1) AS at
+FROM batches
+GROUP BY epoch, partition
+ORDER BY epoch, partition
+"""
+
+
+def ledger_cut(client: Client) -> Cut:
+    """The prefix of the log that the ledger accounts for at this moment.
+
+    Raises InvariantViolationError when an offset of it is in no batch or in two: nothing may be billed on that.
+    """
+    positions: list[Position] = []
+    for epoch, partition, last, faults, at in client.query(_ENDS, {"topic": USAGE_EVENTS}).result_rows:
+        if faults:
+            raise InvariantViolationError(
+                f"the ledger does not hold every offset exactly once, first at offset {at}",
+                where=f"positions, epoch {epoch}, partition {partition}",
+                fix="Compare the batches around it with the log, then `metering rebuild`",
+            )
+        positions.append(Position(epoch=epoch, partition=partition, offset=last))
+    return Cut(positions=tuple(positions))

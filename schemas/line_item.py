@@ -1,0 +1,124 @@
+"""The line item: one charge of one subscription for one period, with all that an invoice and a proof need.
+
+Quantities and amounts are decimal texts (`1500`, `0.25`, `-3`), never JSON numbers, which readers turn into floats.
+`python -m schemas.line_item` prints the JSON Schema that stands in schemas/json/line_item.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID, uuid5
+
+import msgspec
+from msgspec import Meta
+
+NAMESPACE: Final = UUID("a4f0f5ab-0f5e-5c0a-9f5d-3d1f0e6c7b21")
+"""The name space of line item ids. It must never change: an id is how an invoicing system knows a line again."""
+
+DecimalText = Annotated[
+    str, Meta(pattern=r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$", description="An exact decimal in plain digits.")
+]
+DigestText = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class TierShare(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """What fell into one tier: more than `from`, up to and with `up_to` (null is open)."""
+
+    from_: DecimalText
+    up_to: DecimalText | None
+    quantity: DecimalText
+    unit_amount: DecimalText
+    flat_amount: DecimalText
+    amount: Annotated[DecimalText, Meta(description="quantity * unit_amount + flat_amount, not rounded.")]
+
+
+class LineItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One frozen line. A pure function of the run's cut of the log and its catalog version."""
+
+    id: Annotated[
+        str,
+        Meta(
+            description="UUIDv5 of customer, subscription, charge, dimensions, period and revision: "
+            "the same line has the same id whoever makes it, whenever."
+        ),
+    ]
+    run: Annotated[str, Meta(description="The billing run that froze the line; it holds the cut of the log.")]
+    revision: Annotated[int, Meta(ge=0, description="0 for a first line; a later line for the same counts up.")]
+    corrects: Annotated[str | None, Meta(description="Id of the line that this one corrects, or null.")]
+    period: Annotated[str, Meta(description="The month, such as 2013-01.")]
+    timezone: Annotated[str, Meta(description="IANA zone in which the period begins and ends at midnight.")]
+    period_start: Annotated[datetime, Meta(description="Start of the period, UTC, inclusive.")]
+    period_end: Annotated[datetime, Meta(description="End of the period, UTC, exclusive.")]
+    service_start: Annotated[
+        datetime,
+        Meta(description="From when usage counts: the later of the period's and the subscription's start, UTC."),
+    ]
+    service_end: Annotated[
+        datetime,
+        Meta(description="Until when usage counts: the earlier of the period's and the subscription's end, UTC."),
+    ]
+    customer: Annotated[str, Meta(description="Customer id.")]
+    customer_name: Annotated[str, Meta(description="Name on the invoice.")]
+    subscription: Annotated[str, Meta(description="Subscription id.")]
+    plan: Annotated[str, Meta(description="Plan id.")]
+    charge: Annotated[str, Meta(description="Charge id within the plan.")]
+    model: Annotated[str, Meta(description="How it is priced: flat, per_unit or graduated.")]
+    description: Annotated[str, Meta(description="Text for the invoice.")]
+    meter: Annotated[str | None, Meta(description="The meter that was read; null for a flat charge.")]
+    unit: Annotated[str, Meta(description="The meter's unit.")]
+    dimensions: Annotated[dict[str, str], Meta(description="Values of the charge's group_by, by name.")]
+    quantity: Annotated[DecimalText, Meta(description="What was used; 1 for a flat charge.")]
+    unit_amount: Annotated[DecimalText | None, Meta(description="Price of one unit; null where tiers set it.")]
+    tiers: Annotated[tuple[TierShare, ...], Meta(description="The quantity and amount of each tier entered.")]
+    amount_unrounded: Annotated[DecimalText, Meta(description="The exact amount.")]
+    amount: Annotated[
+        DecimalText, Meta(description="The amount rounded once, half away from zero, to the currency's minor unit.")
+    ]
+    currency: Annotated[str, Meta(description="ISO 4217 code.")]
+    events_count: Annotated[int, Meta(ge=0, description="Events behind the quantity.")]
+    digest: Annotated[
+        DigestText,
+        Meta(
+            description="Sum modulo 2^128 of these events' digests, in hexadecimal: the same events, the same digest."
+        ),
+    ]
+    catalog_version: Annotated[int, Meta(ge=1, description="Catalog version the line was priced with.")]
+
+
+def line_item_id(
+    *, customer: str, subscription: str, charge: str, dimensions: Mapping[str, str], period: str, revision: int
+) -> str:
+    """The id of a line. Each part is length-prefixed, so that no two lists of parts read the same."""
+    pairs = [part for name in sorted(dimensions) for part in (name, dimensions[name])]
+    parts = [customer, subscription, charge, str(len(dimensions)), *pairs, period, str(revision)]
+    return str(uuid5(NAMESPACE, "".join(f"{len(part.encode())}:{part}" for part in parts)))
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(LineItem).decode
+
+
+def encode_line_item(item: LineItem) -> bytes:
+    """The canonical JSON of a line, without a line end: fields in the order above, dimensions by name."""
+    return _encode(item)
+
+
+def decode_line_item(text: bytes | str) -> LineItem:
+    """Read a line back. Raises msgspec.ValidationError for anything that is none."""
+    return _decode(text)
+
+
+def json_schema() -> bytes:
+    """The JSON Schema of a line item, as it stands in schemas/json/line_item.json."""
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **msgspec.json.schema(LineItem),
+    }
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(json_schema())
