@@ -103,9 +103,9 @@ class EmbeddedClickHouse:
         return server_answers(self._port)
 
 
-def server_answers(port: int) -> bool:
-    """Whether a ClickHouse HTTP interface answers its ping on this port of 127.0.0.1."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
+def server_answers(port: int, host: str = HOST) -> bool:
+    """Whether a ClickHouse HTTP interface answers its ping there."""
+    connection = http.client.HTTPConnection(host, port, timeout=2.0)
     try:
         connection.request("GET", "/ping")
         return connection.getresponse().read() == b"Ok.\n"

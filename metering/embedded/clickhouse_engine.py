@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-
 from chdb import _chdb
+
 from metering.clock import Clock
 from metering.embedded.clickhouse_statement import (
     READONLY,

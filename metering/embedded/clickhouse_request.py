@@ -20,13 +20,30 @@ BAD_ARGUMENTS = 36
 # Parameters of the interface itself; every other one is a setting of the query.
 INTERFACE_PARAMETERS = frozenset(
     {
-        "add_http_cors_header", "buffer_size", "cancel_http_readonly_queries_on_client_close",
-        "client_protocol_version", "close_session", "database", "default_format", "enable_http_compression", "http_headers_progress_interval_ms",
-        "http_zlib_compression_level", "password", "query", "query_id", "quota_key", "role",
-        "send_progress_in_http_headers", "session_check", "session_id", "session_timeout", "stacktrace", "user",
+        "add_http_cors_header",
+        "buffer_size",
+        "cancel_http_readonly_queries_on_client_close",
+        "client_protocol_version",
+        "close_session",
+        "database",
+        "default_format",
+        "enable_http_compression",
+        "http_headers_progress_interval_ms",
+        "http_zlib_compression_level",
+        "password",
+        "query",
+        "query_id",
+        "quota_key",
+        "role",
+        "send_progress_in_http_headers",
+        "session_check",
+        "session_id",
+        "session_timeout",
+        "stacktrace",
+        "user",
         "wait_end_of_query",
     }
-)  # fmt: skip
+)
 # An insert here is always done when it is answered, which is more than these ask for.
 ALWAYS_SYNCHRONOUS = frozenset({"async_insert", "wait_for_async_insert"})
 
