@@ -9,7 +9,13 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, DataError, NotSupportedError, ProgrammingError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DatabaseError,
+    DataError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
 from metering.config import Settings
 from schemas.errors import ClickHouseUnavailableError, SettingError
@@ -31,7 +37,9 @@ def connect(settings: Settings, *, database: str | None = None) -> Client:
     url = urlsplit(settings.clickhouse_address)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise SettingError(
-            f"{settings.clickhouse_address!r} is no address", where="METERING_CLICKHOUSE_URL", fix="Use http(s)://host:port"
+            f"{settings.clickhouse_address!r} is no address",
+            where="METERING_CLICKHOUSE_URL",
+            fix="Use http(s)://host:port",
         )
     with unavailable(settings):
         return clickhouse_connect.get_client(
@@ -55,7 +63,9 @@ def ensure_database(settings: Settings) -> None:
     client = connect(settings, database="default")
     try:
         with unavailable(settings):
-            client.command("CREATE DATABASE IF NOT EXISTS {database:Identifier}", {"database": settings.clickhouse_database})
+            client.command(
+                "CREATE DATABASE IF NOT EXISTS {database:Identifier}", {"database": settings.clickhouse_database}
+            )
     finally:
         client.close()
 

@@ -51,15 +51,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=1, description="How long the log is kept; also the horizon within which a repeat is recognised.")
     ] = 45
     kafka_delivery_timeout_s: Annotated[
-        float, Meta(gt=0, description="How long a record may wait for Kafka's acknowledgement before it counts as failed.")
+        float,
+        Meta(gt=0, description="How long a record may wait for Kafka's acknowledgement before it counts as failed."),
     ] = 10.0
 
     clickhouse_url: Annotated[
         str, Meta(description="`http(s)://host:port` of an outside ClickHouse. Empty: the embedded engine.")
     ] = ""
-    clickhouse_port: Annotated[Port, Meta(description="Port of the embedded ClickHouse HTTP interface on 127.0.0.1.")] = (
-        18_123
-    )
+    clickhouse_port: Annotated[
+        Port, Meta(description="Port of the embedded ClickHouse HTTP interface on 127.0.0.1.")
+    ] = 18_123
     clickhouse_database: Annotated[
         str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,62}$", description="Database that holds every table and view.")
     ] = "metering"
@@ -85,7 +86,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="How old an event may be when Kafka writes it down; 0 means any age.")
     ] = 0
 
-    flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = 50_000
+    flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (
+        50_000
+    )
     flush_interval_s: Annotated[float, Meta(gt=0, description="…or once its oldest unflushed event is this old.")] = 0.5
     worker_metrics_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of a worker's `/metrics` and `/healthz` on 127.0.0.1; 0 is off.")

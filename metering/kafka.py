@@ -74,7 +74,9 @@ def log_epoch(settings: Settings, topic: str) -> str:
         raise _unavailable(settings, error) from error
     topic_id = description.topic_id
     if not description.partitions:
-        raise RequestError(f"topic {topic} does not exist", where=settings.kafka_bootstrap, fix="Run `metering migrate`")
+        raise RequestError(
+            f"topic {topic} does not exist", where=settings.kafka_bootstrap, fix="Run `metering migrate`"
+        )
     return f"{cluster_id}/{topic_id}"
 
 

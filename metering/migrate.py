@@ -43,7 +43,7 @@ def migrate(client: Client) -> list[str]:
     Raises InvariantViolationError when a migration that was run has another text now.
     """
     client.command(_CREATE_HISTORY)
-    seen = dict(client.query("SELECT name, digest FROM schema_migrations FINAL").result_rows)
+    seen: dict[str, str] = dict(client.query("SELECT name, digest FROM schema_migrations FINAL").result_rows)  # type: ignore[arg-type]
     done: list[str] = []
     for name, text in migrations():
         digest = hashlib.sha256(text.encode()).hexdigest()

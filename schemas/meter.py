@@ -103,6 +103,7 @@ _PRESENT: Final = ""
 _SCALAR = re.compile(rb'["\-0-9tf]')
 _decode_text = msgspec.json.Decoder(str).decode
 
+
 class EventReader:
     """Reads the fields that a set of meters needs from an event's `data`, each once, as JSON text.
 
@@ -165,7 +166,9 @@ def measure(meter: Meter, fields: Mapping[str, bytes | None]) -> Measurement | N
             member = scalar_text(meter.value, raw)
         elif meter.aggregation is not Aggregation.COUNT:
             value = _number(meter.value, raw)
-    dimensions = tuple([scalar_text(meter.group_by[name], fields[meter.group_by[name]]) for name in sorted(meter.group_by)])
+    dimensions = tuple(
+        [scalar_text(meter.group_by[name], fields[meter.group_by[name]]) for name in sorted(meter.group_by)]
+    )
     return Measurement(dimensions, value, member)
 
 

@@ -143,7 +143,10 @@ def check_text(field: str, text: str) -> None:
 
 
 def event_digest(record: bytes) -> int:
-    """128 bits of the record's SHA-256, little-endian; ClickHouse: `reinterpretAsUInt128(substring(SHA256(raw), 1, 16))`."""
+    """128 bits of the record's SHA-256, little-endian.
+
+    ClickHouse computes the same as `reinterpretAsUInt128(substring(SHA256(raw), 1, 16))`.
+    """
     return int.from_bytes(sha256(record).digest()[:16], "little")
 
 
@@ -174,4 +177,4 @@ def _rejection(error: Exception) -> EventRejectedError:
         return EventRejectedError("missing_field", missing.group(1), f"{missing.group(1)} is required")
     if not field:
         return EventRejectedError("not_an_event", "", f"not a CloudEvents object ({text})")
-    return EventRejectedError("wrong_type", field, text.split(" - at ")[0].replace("`", ""))
+    return EventRejectedError("wrong_type", field, text.partition(" - at ")[0].replace("`", ""))

@@ -36,7 +36,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """A prefix of the log: for every epoch and partition the last offset that counts. Partitions not named count nothing."""
+    """A prefix of the log: for every epoch and partition the last offset that counts.
+
+    Partitions that are not named count nothing.
+    """
 
     positions: tuple[Position, ...]
 

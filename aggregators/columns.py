@@ -1,0 +1,168 @@
+"""Arrow tables of what a flush writes, column for column as in schemas/clickhouse/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+
+from aggregators.decide import Decision
+from aggregators.fold import DayKey, Series, State, StateKey
+
+QUANTITY: Final = pa.decimal128(38, 12)
+SUM: Final = pa.decimal256(76, 12)
+DIGEST: Final = pa.binary(16)
+MICROSECONDS: Final = pa.timestamp("us", "UTC")
+MILLISECONDS: Final = pa.timestamp("ms", "UTC")
+SECONDS: Final = pa.timestamp("s", "UTC")
+
+SeriesByVersion = Mapping[tuple[str, int], Series]
+"""Series by (meter name, meter version)."""
+
+
+def events_table(decision: Decision) -> pa.Table:
+    """Rows of `events`: the accepted ones that are not stored yet."""
+    accepted = [one for one in decision.accepted if not one.is_stored]
+    events = [one.event for one in accepted]
+    count = len(accepted)
+    return pa.table(
+        {
+            "subject": _texts(event.subject for event in events),
+            "source": _texts(event.source for event in events),
+            "id": _texts(event.id for event in events),
+            "type": _texts(event.type for event in events),
+            "time": pa.array([event.time for event in events], MICROSECONDS),
+            "epoch": _constant(decision.epoch, count, pa.string()),
+            "partition": _constant(decision.partition, count, pa.uint32()),
+            "offset": pa.array([one.offset for one in accepted], pa.uint64()),
+            "logged_at": pa.array([one.logged_at_ms for one in accepted], MILLISECONDS),
+            "digest": _digests(one.digest for one in accepted),
+            "raw": pa.array([one.raw for one in accepted], pa.binary()),
+        }
+    )
+
+
+def rollups_table(
+    epoch: str, partition: int, states: Sequence[tuple[DayKey, StateKey, State]], series: SeriesByVersion
+) -> pa.Table:
+    """Rows of `rollups`: the absolute state of each key."""
+    values = [state for _, _, state in states]
+    return pa.table(
+        {
+            **_key_columns(epoch, partition, [(day, key) for day, key, _ in states], series),
+            "position": pa.array([state.position for state in values], pa.uint64()),
+            "events_count": pa.array([state.events_count for state in values], pa.uint64()),
+            "value_sum": pa.array([state.value_sum for state in values], SUM),
+            "value_min": pa.array([state.value_min for state in values], QUANTITY),
+            "value_max": pa.array([state.value_max for state in values], QUANTITY),
+            "value_latest": pa.array([state.value_latest for state in values], QUANTITY),
+            "latest_time": pa.array([state.latest_time for state in values], MICROSECONDS),
+            "latest_offset": pa.array([state.latest_offset for state in values], pa.uint64()),
+            "digest": _digests(state.digest for state in values),
+        }
+    )
+
+
+def members_table(
+    epoch: str, partition: int, members: Sequence[tuple[DayKey, StateKey, str, int]], series: SeriesByVersion
+) -> pa.Table:
+    """Rows of `members`: values seen for the first time in their key."""
+    return pa.table(
+        {
+            **_key_columns(epoch, partition, [(day, key) for day, key, _, _ in members], series),
+            "member": pa.array([member for _, _, member, _ in members], pa.string()),
+            "position": pa.array([position for _, _, _, position in members], pa.uint64()),
+        }
+    )
+
+
+def dead_letters_table(decision: Decision, catalog_version: int) -> pa.Table:
+    """Rows of `dead_letters`: the rejected records, whole."""
+    rejected = decision.rejected
+    count = len(rejected)
+    return pa.table(
+        {
+            "epoch": _constant(decision.epoch, count, pa.string()),
+            "topic": _constant(decision.topic, count, pa.string()),
+            "partition": _constant(decision.partition, count, pa.uint32()),
+            "offset": pa.array([one.offset for one in rejected], pa.uint64()),
+            "reason": pa.array([one.reason for one in rejected], pa.string()),
+            "field": pa.array([one.field for one in rejected], pa.string()),
+            "detail": pa.array([one.detail.encode("utf-8", "backslashreplace") for one in rejected], pa.binary()),
+            "key": pa.array([one.key for one in rejected], pa.binary()),
+            "raw": pa.array([one.raw for one in rejected], pa.binary()),
+            "logged_at": pa.array([one.logged_at_ms for one in rejected], MILLISECONDS),
+            "catalog_version": _constant(catalog_version, count, pa.uint32()),
+        }
+    )
+
+
+def positions_table(
+    decisions: Sequence[Decision], catalog_version: int, *, flushed_at: datetime, worker: str, code_version: str
+) -> pa.Table:
+    """Rows of `positions`: the ledger's entry for each decided batch."""
+    count = len(decisions)
+    return pa.table(
+        {
+            "epoch": pa.array([one.epoch for one in decisions], pa.string()),
+            "topic": pa.array([one.topic for one in decisions], pa.string()),
+            "partition": pa.array([one.partition for one in decisions], pa.uint32()),
+            "first": pa.array([one.first for one in decisions], pa.uint64()),
+            "last": pa.array([one.last for one in decisions], pa.uint64()),
+            "accepted": pa.array([len(one.accepted) for one in decisions], pa.uint64()),
+            "duplicate": pa.array([one.duplicate for one in decisions], pa.uint64()),
+            "rejected": pa.array([len(one.rejected) for one in decisions], pa.uint64()),
+            "absent": pa.array([one.absent for one in decisions], pa.uint64()),
+            "digest": _digests(sum(event.digest for event in one.accepted) for one in decisions),
+            "catalog_version": _constant(catalog_version, count, pa.uint32()),
+            "logged_at_last": pa.array([one.logged_at_last_ms for one in decisions], MILLISECONDS),
+            "flushed_at": _constant(flushed_at, count, MILLISECONDS),
+            "worker": _constant(worker, count, pa.string()),
+            "code_version": _constant(code_version, count, pa.string()),
+        }
+    )
+
+
+def _key_columns(
+    epoch: str, partition: int, keys: Sequence[tuple[DayKey, StateKey]], series: SeriesByVersion
+) -> dict[str, Any]:
+    count = len(keys)
+    first = {version: one.position_first for version, one in series.items()}
+    return {
+        "meter": _texts(key[0] for _, key in keys),
+        "subject": _texts(day[0] for day, _ in keys),
+        "window_start": pa.array([key[2] for _, key in keys], SECONDS),
+        "dimensions": _dimensions([key for _, key in keys], series),
+        "meter_version": pa.array([key[1] for _, key in keys], pa.uint32()),
+        "epoch": _constant(epoch, count, pa.string()),
+        "partition": _constant(partition, count, pa.uint32()),
+        "position_first": pa.array([first[key[0], key[1]] for _, key in keys], pa.uint64()),
+    }
+
+
+def _dimensions(keys: Sequence[StateKey], series: SeriesByVersion) -> pa.Array:
+    names = {version: one.dimension_names for version, one in series.items()}
+    offsets = [0]
+    flat_names: list[str] = []
+    flat_values: list[str] = []
+    for key in keys:
+        flat_names += names[key[0], key[1]]
+        flat_values += key[3]
+        offsets.append(len(flat_values))
+    return pa.MapArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(flat_names, pa.string()), pa.array(flat_values, pa.string())
+    )
+
+
+def _texts(texts: Iterable[str]) -> pa.Array:
+    return pa.array(list(texts), pa.string())
+
+
+def _digests(digests: Iterable[int]) -> pa.Array:
+    return pa.array([(one % (1 << 128)).to_bytes(16, "little") for one in digests], DIGEST)
+
+
+def _constant(value: object, count: int, kind: pa.DataType) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), count)

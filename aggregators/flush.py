@@ -1,0 +1,95 @@
+"""One flush: what several partitions decided and folded since the last one, ready to be written, and its writing.
+
+The order is what makes it safe: events, members, rollups, dead letters, and the ledger last. Each write can be
+repeated; a crash between any two is mended by the next life, which starts at the ledger's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from aggregators import columns
+from aggregators.decide import Accepted, Decision
+from aggregators.partition import Partition
+
+STEPS: Final = ("events", "members", "rollups", "dead_letters_topic", "dead_letters", "positions")
+"""The steps of a flush, in order; fault tests kill the worker at each."""
+
+
+class DeadLetterSink(Protocol):
+    """Takes rejected records to the dead-letter topic and returns once Kafka has acknowledged all of them."""
+
+    def send(self, decision: Decision) -> None: ...
+
+
+class Flush(msgspec.Struct, frozen=True, kw_only=True):
+    """Tables to insert, by step, and the decisions they come from (one a partition)."""
+
+    generation: int
+    decisions: list[Decision]
+    tables: dict[str, list[pa.Table]]
+    catalog_version: int
+
+    @property
+    def accepted(self) -> list[Accepted]:
+        """All events of the flush."""
+        return [one for decision in self.decisions for one in decision.accepted]
+
+
+def build_flush(partitions: Sequence[Partition], generation: int, catalog_version: int) -> Flush | None:
+    """Take everything pending from the partitions; None when nothing is."""
+    decisions: list[Decision] = []
+    tables: dict[str, list[pa.Table]] = {step: [] for step in STEPS}
+    for partition in partitions:
+        decision = partition.take_pending()
+        if decision is None:
+            continue
+        states, members = partition.fold.take_dirty()
+        tables["events"].append(columns.events_table(decision))
+        tables["members"].append(columns.members_table(decision.epoch, decision.partition, members, partition.series))
+        tables["rollups"].append(columns.rollups_table(decision.epoch, decision.partition, states, partition.series))
+        tables["dead_letters"].append(columns.dead_letters_table(decision, catalog_version))
+        decisions.append(decision)
+    if not decisions:
+        return None
+    return Flush(generation=generation, decisions=decisions, tables=tables, catalog_version=catalog_version)
+
+
+def write_flush(
+    flush: Flush,
+    insert: Callable[[str, pa.Table], None],
+    dead_letters: DeadLetterSink,
+    *,
+    flushed_at: datetime,
+    worker: str,
+    code_version: str,
+    reached: Callable[[str], None],
+) -> None:
+    """Write a flush, step by step; `reached` is told each step that is done.
+
+    `insert` and `dead_letters` retry by themselves.
+    """
+    for step in STEPS:
+        if step == "dead_letters_topic":
+            for decision in flush.decisions:
+                if decision.rejected:
+                    dead_letters.send(decision)
+        elif step == "positions":
+            ledger = columns.positions_table(
+                flush.decisions,
+                flush.catalog_version,
+                flushed_at=flushed_at,
+                worker=worker,
+                code_version=code_version,
+            )
+            insert(step, ledger)
+        else:
+            tables = [table for table in flush.tables[step] if table.num_rows]
+            if tables:
+                insert(step, pa.concat_tables(tables))
+        reached(step)

@@ -1,0 +1,163 @@
+"""Folding: accepted events become the absolute state of their rollup keys, in memory.
+
+Pure: no clock, no I/O. States are grouped by (subject, UTC day), the unit in which they are read back from ClickHouse
+and forgotten when memory runs short.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
+from schemas.quantity import EXACT, ZERO
+
+DAY_S: Final = 86_400
+DIGEST_MODULUS: Final = 1 << 128
+
+EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+DayKey = tuple[str, int]
+"""(subject, UTC day counted from 1970)."""
+StateKey = tuple[str, int, int, tuple[str, ...]]
+"""(meter name, meter version, window start in seconds since 1970, dimension values by sorted name)."""
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One meter version folded on one partition. `position_first` is the first offset the series covers."""
+
+    version: MeterVersion
+    position_first: int
+
+    @property
+    def dimension_names(self) -> list[str]:
+        """Sorted, as in a Measurement's dimensions."""
+        return sorted(self.version.meter.group_by)
+
+
+class State:
+    """The state of one rollup key over the accepted events with offsets up to `position`."""
+
+    __slots__ = (
+        "digest",
+        "events_count",
+        "latest_offset",
+        "latest_time",
+        "members",
+        "position",
+        "value_latest",
+        "value_max",
+        "value_min",
+        "value_sum",
+    )
+
+    def __init__(self) -> None:
+        self.position = -1
+        self.events_count = 0
+        self.value_sum: Decimal = ZERO
+        self.value_min: Decimal | None = None
+        self.value_max: Decimal | None = None
+        self.value_latest: Decimal | None = None
+        self.latest_time: datetime = EPOCH_START
+        self.latest_offset = 0
+        self.digest = 0
+        self.members: dict[str, int] | None = None
+
+
+class Fold:
+    """All states of one partition that are in memory, and which of them changed since the last flush."""
+
+    def __init__(self) -> None:
+        self._days: OrderedDict[DayKey, dict[StateKey, State]] = OrderedDict()
+        self._dirty: dict[tuple[DayKey, StateKey], State] = {}
+        self._new_members: list[tuple[DayKey, StateKey, str, int]] = []
+        self._keys_count = 0
+
+    @property
+    def keys_count(self) -> int:
+        """How many states are in memory."""
+        return self._keys_count
+
+    def holds(self, day: DayKey) -> bool:
+        """Whether the states of this day are in memory, all of them."""
+        return day in self._days
+
+    def put_day(self, day: DayKey, states: dict[StateKey, State]) -> None:
+        """Take in what ClickHouse knows of a day (nothing, for a new one); must come before its first event."""
+        self._days[day] = states
+        self._keys_count += len(states)
+
+    def add(
+        self, series: Series, subject: str, time: datetime, offset: int, digest: int, measured: Measurement
+    ) -> None:
+        """Fold one measured event; its day must be in memory. An offset the state already includes changes nothing."""
+        since = time - EPOCH_START
+        window_s = since.seconds - since.seconds % WINDOW_S + since.days * DAY_S
+        day = (subject, since.days)
+        key = (series.version.meter.name, series.version.version, window_s, measured.dimensions)
+        states = self._days[day]
+        state = states.get(key)
+        if state is None:
+            state = states[key] = State()
+            self._keys_count += 1
+        elif offset <= state.position:
+            return
+        state.position = offset
+        state.events_count += 1
+        state.digest = (state.digest + digest) % DIGEST_MODULUS
+        aggregation = series.version.meter.aggregation
+        if aggregation is Aggregation.UNIQUE_COUNT:
+            if state.members is None:
+                state.members = {}
+            if measured.member not in state.members:
+                state.members[measured.member] = offset
+                self._new_members.append((day, key, measured.member, offset))
+        elif aggregation is not Aggregation.COUNT:
+            _fold_value(state, measured.value, time, offset)
+        self._dirty[day, key] = state
+
+    def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[tuple[DayKey, StateKey, str, int]]]:
+        """(changed states, new members) since the last call, to be written before anything else is folded."""
+        states = [(day, key, state) for (day, key), state in self._dirty.items()]
+        members = self._new_members
+        self._dirty = {}
+        self._new_members = []
+        return states, members
+
+    def touch(self, days: Iterable[DayKey]) -> None:
+        """Mark days as used now."""
+        for day in days:
+            self._days.move_to_end(day)
+
+    def forget(self, keys_max: int, keep: frozenset[DayKey]) -> None:
+        """Drop the least recently used days until at most `keys_max` states are left; never one in `keep`."""
+        for day in self._oldest():
+            if self._keys_count <= keys_max:
+                return
+            if day not in keep:
+                self._keys_count -= len(self._days.pop(day))
+
+    def _oldest(self) -> Iterator[DayKey]:
+        return iter(list(self._days)) if self._days else iter(())
+
+
+def day_of(subject: str, time: datetime) -> DayKey:
+    """The day an event's states belong to."""
+    return subject, (time - EPOCH_START).days
+
+
+def _fold_value(state: State, value: Decimal, time: datetime, offset: int) -> None:
+    state.value_sum = EXACT.add(state.value_sum, value)
+    if state.value_min is None or state.value_max is None:
+        state.value_min = state.value_max = value
+    elif value < state.value_min:
+        state.value_min = value
+    elif value > state.value_max:
+        state.value_max = value
+    if state.value_latest is None or (time, offset) > (state.latest_time, state.latest_offset):
+        state.value_latest, state.latest_time, state.latest_offset = value, time, offset

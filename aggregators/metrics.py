@@ -1,0 +1,37 @@
+"""Every metric of a worker: what it means and when to worry."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Events stored and folded. Worry when it stands still while the lag grows.
+EVENTS_ACCEPTED: Final = Counter("metering_worker_events_accepted_total", "Events stored and folded")
+
+# Repeats that were recognised. A steady share is normal for producers that retry.
+EVENTS_DUPLICATE: Final = Counter("metering_worker_events_duplicate_total", "Events whose identity was accepted before")
+
+# Records sent to the dead letters, by reason. Worry at any growth: somebody's usage is not being billed.
+EVENTS_REJECTED: Final = Counter(
+    "metering_worker_events_rejected_total", "Records sent to the dead letters, by reason", ["reason"]
+)
+
+# Offsets without a record. Worry at once: the log has holes, or a producer uses transactions.
+OFFSETS_ABSENT: Final = Counter("metering_worker_offsets_absent_total", "Offsets at which Kafka holds no record")
+
+# How long a flush takes from the first insert to the ledger. Worry when it nears the flush interval.
+FLUSH_SECONDS: Final = Histogram("metering_worker_flush_seconds", "Time to make one flush durable, in seconds")
+
+# The next offset to fold, by partition. Compare it with Kafka's end offset for the lag.
+NEXT_OFFSET: Final = Gauge(
+    "metering_worker_next_offset", "Offset after the last durable one, by partition", ["partition"]
+)
+
+# Calls to ClickHouse or Kafka that had to be repeated. Worry when it grows for minutes: nothing is lost, nothing moves.
+CLICKHOUSE_RETRIES: Final = Counter(
+    "metering_worker_retries_total", "Calls that failed in passing and were repeated, by what was called", ["what"]
+)
+
+# Age of the oldest event that is folded but not durable. Worry when it passes a few flush intervals.
+UNFLUSHED_SECONDS: Final = Gauge("metering_worker_unflushed_seconds", "Seconds since events are waiting for a flush")

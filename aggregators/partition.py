@@ -1,0 +1,90 @@
+"""One assigned partition: where its folding stands, its states, and what waits to be flushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from aggregators.decide import Decision, merge
+from aggregators.dedupe import KeyFilter
+from aggregators.fold import DayKey, Fold, Series, State, StateKey, day_of
+from aggregators.store import LedgerEnd
+from schemas.meter import MeterVersion
+
+LoadDays = Callable[[Sequence[DayKey], Mapping[tuple[str, int], int]], dict[DayKey, dict[StateKey, State]]]
+"""Reads the stored states of days, for series given as (meter name, version) → position_first."""
+
+
+class Partition:
+    """Folds the decisions of one partition, in offset order."""
+
+    def __init__(self, end: LedgerEnd, known_days: KeyFilter) -> None:
+        self.next_offset = end.next_offset
+        self.fold = Fold()
+        self.pending: list[Decision] = []
+        self._starts = dict(end.starts)
+        self._known_days = known_days
+        self._series: dict[tuple[str, int], Series] = {}
+
+    @property
+    def series(self) -> Mapping[tuple[str, int], Series]:
+        """Every series folded here, by (meter name, version)."""
+        return self._series
+
+    def begin_catalog(self, version: int, meter_versions: Sequence[MeterVersion]) -> None:
+        """Decide with this catalog from the next offset on. What was decided before must have been taken."""
+        if all(one < version for one in self._starts):
+            self._starts[version] = self.next_offset
+        end = LedgerEnd(next_offset=self.next_offset, starts=self._starts)
+        for one in meter_versions:
+            series = Series(version=one, position_first=end.position_first(one.introduced_in))
+            self._series[one.meter.name, one.version] = series
+
+    def take_in(self, decision: Decision, load_days: LoadDays) -> None:
+        """Fold a decision and keep it for the next flush."""
+        days = {day_of(one.event.subject, one.event.time): None for one in decision.accepted if one.measured}
+        self._ensure_days(list(days), load_days)
+        series = self._series
+        add = self.fold.add
+        for one in decision.accepted:
+            event = one.event
+            for version, measured in one.measured:
+                add(
+                    series[version.meter.name, version.version],
+                    event.subject,
+                    event.time,
+                    one.offset,
+                    one.digest,
+                    measured,
+                )
+        self.pending.append(decision)
+        self.next_offset = decision.last + 1
+
+    def take_pending(self) -> Decision | None:
+        """What was folded since the last call, as one decision."""
+        pending, self.pending = self.pending, []
+        return merge(pending) if pending else None
+
+    def _ensure_days(self, days: Sequence[DayKey], load_days: LoadDays) -> None:
+        """Have the states of all these days in memory; only days that may be stored cost a query."""
+        absent = [day for day in days if not self.fold.holds(day)]
+        maybe = [day for day in absent if _day_key(day) in self._known_days]
+        if maybe:
+            firsts = {key: one.position_first for key, one in self._series.items()}
+            for day, states in load_days(maybe, firsts).items():
+                self.fold.put_day(day, states)
+        for day in absent:
+            if not self.fold.holds(day):
+                self.fold.put_day(day, {})
+                self._known_days.add(_day_key(day))
+        self.fold.touch(days)
+
+
+def known_days_filter(days: Sequence[DayKey]) -> KeyFilter:
+    """A filter of the days that have stored states."""
+    known = KeyFilter()
+    known.update(_day_key(day) for day in days)
+    return known
+
+
+def _day_key(day: DayKey) -> int:
+    return hash(day)

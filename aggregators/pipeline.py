@@ -1,0 +1,303 @@
+"""The worker's engine: batches in, flushes out. Knows nothing of Faust; two threads and two bounded queues.
+
+The fold thread decodes, decides and folds; the write thread writes one flush while the next is folded. A full queue
+holds the caller back, so that a slow ClickHouse slows the worker, not its memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from aggregators.decide import Decider, Decision, Limits
+from aggregators.dedupe import KeyFilter
+from aggregators.flush import Flush, build_flush
+from aggregators.partition import Partition
+from aggregators.record_batch import RecordBatch
+from aggregators.worker_store import StoppedError, WorkerStore
+from metering.clock import Clock
+from schemas.admission import Admission
+from schemas.catalog import AppliedCatalog
+
+log = structlog.get_logger(__name__)
+
+_Item = TypeVar("_Item")
+
+BATCHES_QUEUED_MAX: Final = 8
+STOP_CHECK_S: Final = 0.2
+CATALOG_POLL_S: Final = 2.0
+CATALOG_REFRESH_S_MIN: Final = 0.5
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Take over partitions: forget everything folded before, read the ledger, answer where to read from."""
+
+    generation: int
+    partitions: tuple[int, ...]
+    answer: Future[dict[int, int]]
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """Flush everything pending; answered once it is durable."""
+
+    answer: Future[None]
+
+
+Command = RecordBatch | Assign | Drain
+
+
+class Pipeline:
+    """Runs the two threads. `on_flushed` is told each durable decision; `on_fatal` must end the process."""
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        *,
+        epoch: str,
+        limits: Limits,
+        flush_events_max: int,
+        flush_interval_s: float,
+        state_keys_max: int,
+        clock: Clock,
+        on_flushed: Callable[[int, list[Decision]], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._limits = limits
+        self._flush_events_max = flush_events_max
+        self._flush_interval_s = flush_interval_s
+        self._state_keys_max = state_keys_max
+        self._clock = clock
+        self._on_flushed = on_flushed
+        self._on_fatal = on_fatal
+        self._commands: queue.Queue[Command] = queue.Queue(BATCHES_QUEUED_MAX)
+        self._flushes: queue.Queue[Flush] = queue.Queue(1)
+        self._durable: queue.SimpleQueue[Flush] = queue.SimpleQueue()
+        self._generation = -1
+        self._partitions: dict[int, Partition] = {}
+        self._decider: Decider | None = None
+        self._catalog: AppliedCatalog | None = None
+        self._admission = Admission((), ())
+        self._catalog_read_s = float("-inf")
+        self._pending_events = 0
+        self._pending_since_s = 0.0
+        self._in_flight = 0
+        self.unflushed_since_s: float | None = None
+        self._threads = [
+            threading.Thread(target=self._guarded(self._fold_loop), name="fold", daemon=True),
+            threading.Thread(target=self._guarded(self._write_loop), name="write", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, batch: RecordBatch) -> None:
+        """Hand over a batch; blocks while the queue is full. Raises StoppedError when the worker stops meanwhile."""
+        self._offer(self._commands, batch)
+
+    def assign(self, generation: int, partitions: tuple[int, ...]) -> Future[dict[int, int]]:
+        """Take over `partitions`; the answer says the offset to read each from."""
+        answer: Future[dict[int, int]] = Future()
+        self._offer(self._commands, Assign(generation, partitions, answer))
+        return answer
+
+    def drain(self) -> Future[None]:
+        """Have everything that was handed over so far made durable."""
+        answer: Future[None] = Future()
+        self._offer(self._commands, Drain(answer))
+        return answer
+
+    def stop(self) -> None:
+        """End both threads; what is pending is left to the next life. Waits for a request that is under way."""
+        self._store.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def _offer(self, to: queue.Queue[_Item], item: _Item) -> None:
+        while not self._store.stopping.is_set():
+            try:
+                to.put(item, timeout=STOP_CHECK_S)
+            except queue.Full:
+                continue
+            return
+        raise StoppedError("queue")
+
+    def _guarded(self, loop: Callable[[], None]) -> Callable[[], None]:
+        """A thread that dies must take the process along: half a worker would look alive and do nothing."""
+
+        def run() -> None:
+            try:
+                loop()
+            except StoppedError:
+                log.debug("thread stopped")
+            except BaseException as error:  # noqa: BLE001 - the rim of the thread; on_fatal ends the process
+                self._on_fatal(error)
+
+        return run
+
+    # The fold thread.
+
+    def _fold_loop(self) -> None:
+        while not self._store.stopping.is_set():
+            try:
+                command = self._commands.get(timeout=self._wait_s())
+            except queue.Empty:
+                self._flush_if_due()
+                continue
+            self._collect_durable()
+            if isinstance(command, Assign):
+                command.answer.set_result(self._take_over(command))
+            elif isinstance(command, Drain):
+                self._flush()
+                self._wait_written()
+                command.answer.set_result(None)
+            elif command.generation == self._generation:
+                self._take_in(command)
+            self._flush_if_due()
+
+    def _wait_s(self) -> float:
+        """How long the next batch may be waited for before a flush is due."""
+        if not self._pending_events:
+            return STOP_CHECK_S
+        return max(0.001, self._pending_since_s + self._flush_interval_s - self._clock.monotonic_s())
+
+    def _take_over(self, command: Assign) -> dict[int, int]:
+        self._partitions = {}
+        self._pending_events = 0
+        self._wait_written()
+        identities = KeyFilter()
+        identities.update(self._store.identity_keys())
+        self._decider = Decider(self._epoch, self._limits, identities)
+        ends = self._store.ledger_ends(command.partitions)
+        self._generation = command.generation
+        self._partitions = {
+            number: Partition(ends[number], self._store.known_days(number)) for number in command.partitions
+        }
+        self._read_catalog()
+        self.unflushed_since_s = None
+        log.info("assigned", partitions={number: one.next_offset for number, one in self._partitions.items()})
+        return {number: one.next_offset for number, one in self._partitions.items()}
+
+    def _take_in(self, batch: RecordBatch) -> None:
+        partition = self._partitions[batch.partition]
+        batch = _from(batch, partition.next_offset)
+        if not batch.offsets:
+            return
+        decider = self._decider
+        if decider is None:
+            raise RuntimeError("a batch came before an assignment")
+        decoded = decider.decode(batch)
+        is_news = not decoded.types <= self._admission.known_types
+        age_s = self._clock.monotonic_s() - self._catalog_read_s
+        if age_s > CATALOG_POLL_S or (is_news and age_s > CATALOG_REFRESH_S_MIN):
+            self._read_catalog()
+        decision = decider.decide(decoded, partition.next_offset, self._admission, self._store.standings)
+        if decision.absent:
+            log.error(
+                "offsets without a record",
+                partition=decision.partition,
+                first=decision.first,
+                last=decision.last,
+                absent=decision.absent,
+            )
+        partition.take_in(decision, lambda days, series: self._store.states(batch.partition, days, series))
+        if not self._pending_events:
+            self._pending_since_s = self._clock.monotonic_s()
+        if self.unflushed_since_s is None:
+            self.unflushed_since_s = self._clock.monotonic_s()
+        self._pending_events += len(batch.offsets)
+
+    def _read_catalog(self) -> None:
+        """Take up the newest catalog. What the one before decided is flushed first: a ledger row names one catalog."""
+        newest = self._store.catalog(self._catalog)
+        self._catalog_read_s = self._clock.monotonic_s()
+        if newest is not None and (self._catalog is None or newest.version != self._catalog.version):
+            self._flush()
+            self._catalog = newest
+            self._admission = Admission(newest.meter_versions, newest.known_types)
+            log.info("catalog", version=newest.version)
+        if self._catalog is not None:
+            for partition in self._partitions.values():
+                partition.begin_catalog(self._catalog.version, self._catalog.meter_versions)
+
+    def _flush_if_due(self) -> None:
+        self._collect_durable()
+        if not self._pending_events:
+            return
+        is_full = self._pending_events >= self._flush_events_max
+        is_old = self._clock.monotonic_s() - self._pending_since_s >= self._flush_interval_s
+        if is_full or (is_old and not self._in_flight):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hand everything pending to the write thread; waits while the one before is being written."""
+        version = self._catalog.version if self._catalog else 0
+        flush = build_flush(list(self._partitions.values()), self._generation, version)
+        self._pending_events = 0
+        if flush is not None:
+            self._in_flight += 1
+            self._offer(self._flushes, flush)
+        self._collect_durable()
+
+    def _wait_written(self) -> None:
+        while self._in_flight:
+            if self._store.stopping.is_set():
+                raise StoppedError("flush")
+            try:
+                self._forget_flushed(self._durable.get(timeout=STOP_CHECK_S))
+            except queue.Empty:
+                continue
+
+    def _collect_durable(self) -> None:
+        while not self._durable.empty():
+            self._forget_flushed(self._durable.get())
+
+    def _forget_flushed(self, flush: Flush) -> None:
+        """What is durable need not be remembered: neither its identities nor, when memory is short, its states."""
+        self._in_flight -= 1
+        if self._decider is not None:
+            self._decider.flushed(flush.accepted)
+        if self._in_flight == 0 and self._pending_events == 0:
+            self.unflushed_since_s = None
+            keys_count = sum(one.fold.keys_count for one in self._partitions.values())
+            if keys_count > self._state_keys_max:
+                for one in self._partitions.values():
+                    one.fold.forget(self._state_keys_max // len(self._partitions), frozenset())
+        else:
+            self.unflushed_since_s = self._clock.monotonic_s()
+
+    # The write thread.
+
+    def _write_loop(self) -> None:
+        while not self._store.stopping.is_set():
+            try:
+                flush = self._flushes.get(timeout=STOP_CHECK_S)
+            except queue.Empty:
+                continue
+            self._store.write(flush)
+            self._on_flushed(flush.generation, flush.decisions)
+            self._durable.put(flush)
+
+
+def _from(batch: RecordBatch, offset: int) -> RecordBatch:
+    """The batch without the records before `offset`, which were taken already."""
+    offsets = batch.offsets
+    if not offsets or offsets[0] >= offset:
+        return batch
+    start = next((index for index, one in enumerate(offsets) if one >= offset), len(offsets))
+    return msgspec.structs.replace(
+        batch,
+        offsets=offsets[start:],
+        timestamps_ms=batch.timestamps_ms[start:],
+        keys=batch.keys[start:],
+        values=batch.values[start:],
+    )

@@ -1,0 +1,114 @@
+"""A Faust transport that hands over one RecordBatch for each fetched partition instead of one record at a time.
+
+What Faust keeps about acknowledged messages is not used: the ledger in ClickHouse says where a partition stands, and
+the worker seeks there on every assignment. Kafka's committed offset is written after the ledger, for lag dashboards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, ClassVar, cast
+
+from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
+from faust.transport.drivers.aiokafka import Transport as FaustTransport
+from faust.types import TP, Message
+from faust.types.tuples import ConsumerMessage
+
+from aggregators.record_batch import RecordBatch
+
+TakeOver = Callable[[int, tuple[int, ...]], Awaitable[Mapping[int, int]]]
+"""Told a new generation and its partitions; answers the offset to read each partition from."""
+
+
+class BatchConsumer(FaustConsumer):
+    """Yields record batches, seeks to where the ledger ends, and keeps no acknowledgements."""
+
+    topic: ClassVar[str]
+    take_over: ClassVar[TakeOver]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.generation = 0
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """One message a fetched partition: its value is the RecordBatch, its offset the last of the batch."""
+        generation = self.generation
+        records, active = await self._wait_next_records(timeout)
+        if not records or self.should_stop:
+            return
+        for tp, fetched in records.items():
+            if not self.flow_active or generation != self.generation:
+                return
+            if fetched and (active is None or tp in active or tp in self._buffered_partitions):
+                yield tp, self._batch_message(tp, fetched, generation)
+
+    def _batch_message(self, tp: TP, fetched: list[Any], generation: int) -> ConsumerMessage:
+        batch = RecordBatch(
+            topic=tp.topic,
+            partition=tp.partition,
+            generation=generation,
+            offsets=[record.offset for record in fetched],
+            timestamps_ms=[record.timestamp for record in fetched],
+            keys=[record.key for record in fetched],
+            values=[record.value for record in fetched],
+        )
+        last = fetched[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            headers=[],
+            key=None,
+            value=cast("bytes", batch),  # Faust's types expect bytes; the schema hands it through untouched
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,  # Faust drops messages of another group generation
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Have the assigned partitions taken over and seek to the offsets that the ledger says."""
+        assigned = sorted(tp for tp in self.assignment() if tp.topic == self.topic)
+        self.generation += 1
+        offsets = await type(self).take_over(self.generation, tuple(tp.partition for tp in assigned))
+        positions = {tp: offsets[tp.partition] for tp in assigned}
+        await self.seek_wait(positions)
+        return positions
+
+    async def commit_durable(self, offsets: Mapping[int, int]) -> None:
+        """Tell Kafka, for lag dashboards only, the next offset of partitions; one that was revoked meanwhile is left out."""
+        assigned = self.assignment()
+        committable = {
+            tp: offset for partition, offset in offsets.items() if (tp := TP(self.topic, partition)) in assigned
+        }
+        if committable:
+            await self._thread.commit(committable)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """From here on batches of the old assignment are stale."""
+        self.generation += 1
+        await super().on_partitions_revoked(revoked)
+
+    def track_message(self, message: Message) -> None:
+        """Faust need not remember what it handed over."""
+
+    def ack(self, message: Message) -> bool:
+        """The end of the agent's body says nothing about durability; only `commit_durable` commits."""
+        message.acked = True
+        return True
+
+    async def wait_empty(self) -> None:
+        """Nothing waits for acknowledgements: what is not in the ledger is read again."""
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """A batch moves on by many offsets; that is no gap."""
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's stall warnings go by its own commits; the worker has a watchdog that goes by the ledger."""
+
+
+def transport_class(topic: str, take_over: TakeOver) -> type[FaustTransport]:
+    """A transport whose consumer reads `topic` in batches and asks `take_over` where to read from."""
+    consumer = type("BoundBatchConsumer", (BatchConsumer,), {"topic": topic, "take_over": staticmethod(take_over)})
+    return type("BatchTransport", (FaustTransport,), {"Consumer": consumer})

@@ -1,0 +1,204 @@
+"""The worker's side of ClickHouse: every call is retried until it succeeds or the worker is told to stop.
+
+A client belongs to one thread; each thread of the pipeline gets its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import pyarrow as pa
+import structlog
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from aggregators import store
+from aggregators.decide import Decision
+from aggregators.dedupe import Identity, KeyFilter, Standing
+from aggregators.fold import DayKey, State, StateKey
+from aggregators.flush import DeadLetterSink, Flush, write_flush
+from aggregators.metrics import CLICKHOUSE_RETRIES
+from aggregators.partition import known_days_filter
+from aggregators.store import LedgerEnd
+from metering import catalog_store
+from metering.clickhouse import connect, is_passing
+from metering.clock import Clock
+from metering.config import Settings
+from schemas.catalog import AppliedCatalog
+from schemas.errors import ClickHouseUnavailableError, KafkaUnavailableError, LogLostError
+
+log = structlog.get_logger(__name__)
+
+_Result = TypeVar("_Result")
+
+BACKOFF_S_FIRST: Final = 0.1
+BACKOFF_S_MAX: Final = 5.0
+
+
+class StoppedError(Exception):
+    """The worker was told to stop while it waited; what it holds is left to the next life."""
+
+
+class WorkerStore:
+    """Reads and writes for one worker on one log epoch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        topic: str,
+        epoch: str,
+        dead_letters: DeadLetterSink,
+        log_range: Callable[[], Mapping[int, tuple[int, int]]],
+        clock: Clock,
+        worker: str,
+        code_version: str,
+        reached: Callable[[str], None] = lambda _step: None,
+        accept_log_loss: bool = False,
+    ) -> None:
+        """`log_range` says for each partition the first offset Kafka still holds and the next it will give."""
+        self._settings = settings
+        self._topic = topic
+        self._epoch = epoch
+        self._dead_letters = dead_letters
+        self._log_range = log_range
+        self._clock = clock
+        self._worker = worker
+        self._code_version = code_version
+        self._reached = reached
+        self._accept_log_loss = accept_log_loss
+        self._local = threading.local()
+        self._stopping = threading.Event()
+        self.is_degraded = False
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once the worker is to stop."""
+        return self._stopping
+
+    def stop(self) -> None:
+        """Make every waiting call raise StoppedError."""
+        self._stopping.set()
+
+    def catalog(self, known: AppliedCatalog | None) -> AppliedCatalog | None:
+        """The newest catalog; `known` itself while it is still the newest, None before the first."""
+
+        def read(client: Client) -> AppliedCatalog | None:
+            newest = catalog_store.latest_version(client)
+            if known is not None and newest == known.version:
+                return known
+            return catalog_store.load(client, newest) if newest else None
+
+        return self._with_client("catalog", read)
+
+    def identity_keys(self) -> list[int]:
+        """Identity keys of all events within the horizon."""
+        since = self._clock.now() - timedelta(days=self._settings.kafka_retention_days)
+        return self._with_client("identities", lambda client: list(store.identity_keys(client, since)))
+
+    def known_days(self, partition: int) -> KeyFilter:
+        """The days that have stored states on a partition."""
+        return self._with_client(
+            "days", lambda client: known_days_filter(list(store.days(client, self._epoch, partition)))
+        )
+
+    def ledger_ends(self, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
+        """Where to go on with each partition: after its ledger, or at the start of the log.
+
+        Raises LogLostError when Kafka has dropped records that no ledger row covers.
+        """
+        stored = self._with_client("ledger", lambda client: store.ledger_ends(client, self._epoch))
+        ranges = self._retry("log range", self._log_range)
+        ends: dict[int, LedgerEnd] = {}
+        for partition in partitions:
+            first, following = ranges[partition]
+            end = stored.get(partition, LedgerEnd(next_offset=first, starts={}))
+            if not first <= end.next_offset <= following:
+                end = self._lost(partition, end, first, following)
+            ends[partition] = end
+        return ends
+
+    def standings(self, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
+        """Where identities stand in `events`."""
+        return self._with_client("standings", lambda client: store.standings(client, identities))
+
+    def states(
+        self, partition: int, days: Sequence[DayKey], series: Mapping[tuple[str, int], int]
+    ) -> dict[DayKey, dict[StateKey, State]]:
+        """The stored states of days."""
+        return self._with_client("states", lambda client: store.states(client, self._epoch, partition, days, series))
+
+    def write(self, flush: Flush) -> None:
+        """Make a flush durable, however long that takes. Raises StoppedError when told to stop before it is."""
+        write_flush(
+            flush,
+            self._insert,
+            _RetriedSink(self._dead_letters, self._retry),
+            flushed_at=self._clock.now(),
+            worker=self._worker,
+            code_version=self._code_version,
+            reached=self._reached,
+        )
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        self._with_client(table, lambda client: store.insert(client, table, rows))
+
+    def _with_client(self, what: str, call: Callable[[Client], _Result]) -> _Result:
+        return self._retry(what, lambda: call(self._client()))
+
+    def _client(self) -> Client:
+        client: Client | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = connect(self._settings)
+        return client
+
+    def _retry(self, what: str, call: Callable[[], _Result]) -> _Result:
+        backoff_s = BACKOFF_S_FIRST
+        while not self._stopping.is_set():
+            try:
+                result = call()
+            except (ClickHouseError, ClickHouseUnavailableError, KafkaUnavailableError) as error:
+                if isinstance(error, ClickHouseError) and not is_passing(error):
+                    raise
+                self.is_degraded = True
+                CLICKHOUSE_RETRIES.labels(what).inc()
+                log.warning("waiting for a service", what=what, error=str(error).splitlines()[0], retry_in_s=backoff_s)
+                self._stopping.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+            else:
+                self.is_degraded = False
+                return result
+        raise StoppedError(what)
+
+    def _lost(self, partition: int, end: LedgerEnd, first: int, following: int) -> LedgerEnd:
+        where = f"{self._topic}, partition {partition}"
+        if end.next_offset > following:
+            raise LogLostError(
+                f"the ledger ends at offset {end.next_offset - 1}, but the log at {following - 1}: records that were "
+                "folded are gone from Kafka, and new ones would take their offsets",
+                where=where,
+                fix="Recreate the topic, which starts a new log epoch; what was folded stays",
+            )
+        if not self._accept_log_loss:
+            raise LogLostError(
+                f"Kafka holds records from offset {first} on, but the ledger ends at {end.next_offset - 1}: "
+                f"{first - end.next_offset} records were dropped by retention before they were folded",
+                where=where,
+                fix="Restore them from the producers, or go on without them: `metering worker --accept-log-loss`",
+            )
+        log.error("going on without lost records", where=where, first=end.next_offset, last=first - 1)
+        return end
+
+
+class _RetriedSink:
+    """A dead-letter sink whose sends are retried like everything else."""
+
+    def __init__(self, sink: DeadLetterSink, retry: Callable[[str, Callable[[], None]], None]) -> None:
+        self._sink = sink
+        self._retry = retry
+
+    def send(self, decision: Decision) -> None:
+        self._retry("dead letters", lambda: self._sink.send(decision))
