@@ -1,0 +1,1 @@
+"""Usage events from files: JSON lines, CSV and Parquet."""

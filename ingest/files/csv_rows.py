@@ -1,0 +1,85 @@
+"""CSV rows as events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import IO, Any, cast
+
+from ingest.files.events import UNREADABLE_ROW, EventMaker, FileEvent, RowProblem, number_json, string_json
+from ingest.files.mapping import Mapping
+from ingest.files.times import RowError
+from schemas.errors import RequestError
+
+
+def csv_events(
+    stream: io.BufferedIOBase, mapping: Mapping, maker: EventMaker, *, file: str, delimiter: str = ","
+) -> Iterator[FileEvent | RowProblem]:
+    """The events of a CSV file whose first line names the columns; blank lines are passed over.
+
+    Raises RequestError when the header does not fit the mapping.
+    """
+    # Surrogates let one row with broken bytes be reported while the others still load.
+    text = io.TextIOWrapper(cast("IO[bytes]", stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    columns = _header(rows, file)
+    mapping.check_columns(columns, where=file)
+    reader = _RowReader(columns, mapping, maker)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield RowProblem(file, rows.line_num, UNREADABLE_ROW, "", f"not valid CSV ({error})")
+            continue
+        if not row:
+            continue
+        try:
+            event = reader.event_of(row)
+        except RowError as error:
+            yield RowProblem(file, rows.line_num, UNREADABLE_ROW, "", str(error))
+        else:
+            yield FileEvent(event, file, rows.line_num)
+
+
+def _header(rows: Any, file: str) -> list[str]:
+    try:
+        columns: list[str] = next(rows)
+    except StopIteration as error:
+        raise RequestError("is empty, expected a header line", where=file) from error
+    except csv.Error as error:
+        raise RequestError(f"has no valid CSV header ({error})", where=file) from error
+    return columns
+
+
+class _RowReader:
+    """Picks the cells of a row by position."""
+
+    def __init__(self, columns: list[str], mapping: Mapping, maker: EventMaker) -> None:
+        self._columns_count = len(columns)
+        self._absent = frozenset(mapping.absent)
+        # With one column more than needed, itemgetter always gives a tuple.
+        self._pick = itemgetter(*[columns.index(column) for column in maker.columns], 0)
+        numbers = frozenset(mapping.number_columns)
+        self._data = [
+            (columns.index(column), column, string_json(column) + b":", column in numbers)
+            for column in mapping.data_columns_of(columns)
+        ]
+        self._maker = maker
+
+    def event_of(self, row: list[str]) -> bytes:
+        if len(row) != self._columns_count:
+            raise RowError(f"has {len(row)} cells, the header has {self._columns_count}")
+        absent = self._absent
+        cells: tuple[str | None, ...] = self._pick(row)[:-1]
+        if not absent.isdisjoint(cells):
+            cells = tuple([None if text in absent else text for text in cells])
+        data = [
+            key + (number_json(column, row[at]) if is_number else string_json(row[at]))
+            for at, column, key, is_number in self._data
+            if row[at] not in absent
+        ]
+        return self._maker.event_of(cells, data)
