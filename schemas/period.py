@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from schemas.errors import RequestError
+from schemas.zone import day_start, zone_of
 
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2099
@@ -61,18 +61,15 @@ def containing(instant: datetime, timezone: str = "UTC") -> Period:
         raise RequestError(
             f"{instant.isoformat()} has no zone", where="instant", fix="Use a time such as 2013-01-31T00:00:00Z"
         )
-    local = instant.astimezone(_zone(timezone))
-    return month(f"{local.year:04}-{local.month:02}", timezone)
+    local = instant.astimezone(zone_of(timezone))
+    found = month(f"{local.year:04}-{local.month:02}", timezone)
+    # Where clocks go back over midnight, the new month's first minutes on the clock still belong to the old one.
+    return found if found.start <= instant else found.previous()
 
 
 def start_of_day(day: date, timezone: str) -> datetime:
-    """The first instant of a local day, in UTC.
-
-    Where clocks skip midnight, or the whole day, it is the instant at which they jump; where midnight comes twice,
-    the first one. Raises RequestError for an unknown zone.
-    """
-    # fold=0 reads a skipped time with the offset before the jump, which is the jump itself for midnight.
-    return datetime(day.year, day.month, day.day, tzinfo=_zone(timezone)).astimezone(UTC)
+    """The instant, in UTC, at which a local day begins. Raises RequestError for an unknown zone."""
+    return day_start(day, zone_of(timezone))
 
 
 @lru_cache(maxsize=4_096)
@@ -94,12 +91,3 @@ def _shifted(label: str, months: int) -> tuple[int, int]:
             f"there is no period beside {label}", where="period", fix=f"Periods are {YEAR_MIN} to {YEAR_MAX}"
         )
     return years, zero_based + 1
-
-
-def _zone(timezone: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise RequestError(
-            f"{timezone!r} is no time zone", where="timezone", fix="Use an IANA name such as America/New_York"
-        ) from error
