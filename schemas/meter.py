@@ -77,6 +77,10 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     group_by: dict[Name, FieldPath] = {}
     effective_from: datetime | None = None
 
+    def __post_init__(self) -> None:
+        """Keep dimensions sorted by name, the order in which every table and measurement has them."""
+        msgspec.structs.force_setattr(self, "group_by", dict(sorted(self.group_by.items())))
+
 
 class MeterVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A meter version with its number and the time span it is in force for, half-open; None is unbounded.
@@ -100,6 +104,7 @@ class Measurement(msgspec.Struct, frozen=True, gc=False):
 
 
 _PRESENT: Final = ""
+_NULL: Final = Raw(b"null")
 _SCALAR = re.compile(rb'["\-0-9tf]')
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -166,9 +171,7 @@ def measure(meter: Meter, fields: Mapping[str, bytes | None]) -> Measurement | N
             member = scalar_text(meter.value, raw)
         elif meter.aggregation is not Aggregation.COUNT:
             value = _number(meter.value, raw)
-    dimensions = tuple(
-        [scalar_text(meter.group_by[name], fields[meter.group_by[name]]) for name in sorted(meter.group_by)]
-    )
+    dimensions = tuple([scalar_text(path, fields[path]) for path in meter.group_by.values()])
     return Measurement(dimensions, value, member)
 
 
@@ -235,6 +238,8 @@ def _struct_for(paths: tuple[str, ...], name: str) -> type[msgspec.Struct]:
         attribute = _attributes(head)[0]
         renames[attribute] = head
         nested = tuple(rest for rest in rests if rest)
-        kind: Any = _struct_for(nested, f"{name}_{len(fields)}") | None if nested else Raw | None
-        fields.append((attribute, kind, None))
+        if nested:
+            fields.append((attribute, _struct_for(nested, f"{name}_{len(fields)}") | None, None))
+        else:
+            fields.append((attribute, Raw, _NULL))
     return msgspec.defstruct(name, fields, rename=renames, gc=False)

@@ -28,6 +28,7 @@ ZERO: Final = Decimal(0)
 EXACT: Final = Context(prec=80, traps=[Inexact, Rounded, InvalidOperation, Overflow, DivisionByZero, Clamped])
 """Use its methods (`EXACT.add(a, b)`): they do not depend on the context of the thread that runs them."""
 
+_PLAIN = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{DECIMALS_MAX}}})?", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
@@ -45,6 +46,8 @@ def parse_quantity(text: str) -> Decimal:
     Raises QuantityError for anything that is no plain decimal number (`NaN`, `1_000`, other scripts' digits)
     and for more than 18 integer digits or 12 decimals: a rejection, never a rounding.
     """
+    if _PLAIN.fullmatch(text):
+        return Decimal(text) or ZERO  # the constructor is exact whatever the context, and 30 digits fit anywhere
     if len(text) > 64 or _NUMBER.fullmatch(text) is None:
         shown = text if len(text) <= 40 else text[:40] + "…"
         raise QuantityError("invalid_number", f"{shown!r} is not a decimal number such as 12 or 0.5")
@@ -54,7 +57,7 @@ def parse_quantity(text: str) -> Decimal:
         raise QuantityError("number_out_of_range", f"{text} has more than {DECIMALS_MAX} decimals")
     if number.adjusted() >= INTEGER_DIGITS_MAX:
         raise QuantityError("number_out_of_range", f"{text} has more than {INTEGER_DIGITS_MAX} integer digits")
-    return number if number else ZERO
+    return number or ZERO
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:

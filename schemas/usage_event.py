@@ -42,7 +42,7 @@ REASONS: Final = {
 """Why an event can be rejected: the stable word and what it means."""
 
 
-class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class UsageEvent(msgspec.Struct, frozen=True, gc=False):
     """A decoded, valid event. `time` is UTC, cut (not rounded) to microseconds; `data` is JSON text, untouched."""
 
     id: str
@@ -90,18 +90,12 @@ def decode_event(record: bytes | None) -> UsageEvent:
         )
     if not record.isascii():
         _check_utf8(record)
-    check_text("id", envelope.id)
-    check_text("source", envelope.source)
-    check_text("type", envelope.type)
-    check_text("subject", envelope.subject)
-    return UsageEvent(
-        id=envelope.id,
-        source=envelope.source,
-        type=envelope.type,
-        subject=envelope.subject,
-        time=parse_time(envelope.time),
-        data=envelope.data,
-    )
+    id_, source, type_, subject = envelope.id, envelope.source, envelope.type, envelope.subject
+    check_text("id", id_)
+    check_text("source", source)
+    check_text("type", type_)
+    check_text("subject", subject)
+    return UsageEvent(id_, source, type_, subject, parse_time(envelope.time), envelope.data)
 
 
 def parse_time(text: str) -> datetime:
@@ -114,7 +108,9 @@ def parse_time(text: str) -> datetime:
             "invalid_time", "time", f"{text[:64]!r} is no RFC 3339 time with a zone, such as 2013-01-31T23:59:59Z"
         )
     try:
-        time = datetime.fromisoformat(text.upper()).astimezone(UTC)
+        time = datetime.fromisoformat(text.upper())
+        if time.tzinfo is not UTC:
+            time = time.astimezone(UTC)
     except OverflowError as error:
         raise EventRejectedError("time_out_of_range", "time", f"{text!r} is outside 1970 to 2099") from error
     except ValueError as error:
@@ -126,14 +122,11 @@ def parse_time(text: str) -> datetime:
 
 def check_text(field: str, text: str) -> None:
     """Raise EventRejectedError unless the attribute is non-empty, short and free of control characters."""
+    if text.isascii() and text.isprintable() and 0 < len(text) <= IDENTITY_BYTES_MAX:
+        return
     if not text:
         raise EventRejectedError("invalid_text", field, f"{field} is empty")
-    if text.isascii():
-        if text.isprintable() and len(text) <= IDENTITY_BYTES_MAX:
-            return
-        size_bytes = len(text)
-    else:
-        size_bytes = len(text.encode("utf-8", "surrogatepass"))
+    size_bytes = len(text.encode("utf-8", "surrogatepass"))
     if size_bytes > IDENTITY_BYTES_MAX:
         raise EventRejectedError(
             "invalid_text", field, f"{field} has {size_bytes} bytes, at most {IDENTITY_BYTES_MAX} are allowed"
