@@ -1,0 +1,156 @@
+"""Answers questions about usage: from rollups, and from events where a boundary or a cut goes through one."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from metering.usage.bounds import ROWS_MAX, RowsBound
+from metering.usage.question import Question, check_question
+from metering.usage.reading import check_stored, rows_of
+from metering.usage.recount import stream_events
+from metering.usage.statements import members_statement, recurring_members_statement, rollups_statement
+from metering.usage.tally import Group, LoggedEvent, Measured, Measurer, Tally, in_order, row_of
+from metering.usage.windows import from_us
+from schemas.catalog import AppliedCatalog
+from schemas.quantity import EXACT
+from schemas.rollup import EMPTY, LogMoment, RollupState, merge
+from schemas.usage_query import UsageQuery, UsageRow
+
+
+class _OpenKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollup key that has gone on beyond the cut, so that its row says too much."""
+
+    subject: str
+    window_s: int
+    version: int
+    dimensions: tuple[str, ...]
+    epoch: str
+    partition: int
+
+
+class _Counts:
+    """What is known of each group so far. `open_keys` gives the first offsets of the series to count from events."""
+
+    def __init__(self, bound: RowsBound) -> None:
+        self._bound = bound
+        self.states: dict[Group, RollupState] = {}
+        self.members: dict[Group, int] = {}
+        self.open_keys: dict[_OpenKey, list[int]] = {}
+
+    def add(self, group: Group, state: RollupState) -> None:
+        self.states[group] = merge(self.states.get(group, EMPTY), state)
+        self._bound.check(len(self.states))
+
+
+def answer(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_max: int = ROWS_MAX) -> list[UsageRow]:
+    """The quantities asked for, exact, ordered by window, who and dimensions; no row where nothing was used.
+
+    `catalog` is a version this database has stored. By customer, usage of subjects that no customer owns is left
+    out; it is in the answers by subject and for everything.
+    With a cut the answer is the same whenever it is asked. Without one it is what has been folded until now.
+    Raises RequestError (see `check_question`), also for an answer of more than `rows_max` rows.
+    """
+    question = check_question(catalog, query)
+    if not question.spans:
+        return []
+    check_stored(client, question)
+    counts = _Counts(RowsBound(rows_max))
+    _read_rollups(client, question, counts)
+    if question.counts_members:
+        for who, window_s, asked, members_count in rows_of(client, members_statement(question)):
+            counts.members[_group(question, who, window_s, asked)] = members_count
+    if question.plan.split_quarters_s or counts.open_keys:
+        _count_events(client, question, counts)
+    return in_order(
+        [row_of(question, group, state, counts.members.get(group, 0)) for group, state in counts.states.items()]
+    )
+
+
+def _read_rollups(client: Client, question: Question, counts: _Counts) -> None:
+    names_of = {span.version.version: sorted(span.version.meter.group_by) for span in question.spans}
+    for row in rows_of(client, rollups_statement(question)):
+        (who, window_s, asked, is_open, *key), state = row[:12], row[12:]
+        if not is_open:
+            counts.add(_group(question, who, window_s, asked), _state(state))
+            continue
+        subject, key_window_s, version, names, values, epoch, partition, position_first = key
+        named = dict(zip(names, values, strict=True))
+        open_key = _OpenKey(
+            subject=subject,
+            window_s=key_window_s,
+            version=version,
+            dimensions=tuple(named.get(name, "") for name in names_of[version]),
+            epoch=epoch,
+            partition=partition,
+        )
+        counts.open_keys.setdefault(open_key, []).append(position_first)
+
+
+def _count_events(client: Client, question: Question, counts: _Counts) -> None:
+    """Count what the rollups left: split rollup windows whole, and the keys that have gone on beyond the cut."""
+    split = frozenset(question.plan.split_quarters_s)
+    measurer = Measurer(question)
+    tallies: dict[Group, Tally] = {}
+    fresh: dict[Group, Tally] = {}
+    for logged in stream_events(client, question, everything=False):
+        measured = measurer.measure(logged)
+        if measured is None:
+            continue
+        in_split = measured.window_s in split
+        if not in_split and not _continues(counts.open_keys, logged, measured):
+            continue
+        # Members of a key that is open are in the table of members, with their own positions; those of a split
+        # window are not counted there.
+        group = measurer.group(logged, measured)
+        (fresh if in_split else tallies).setdefault(group, Tally()).add(logged, measured)
+    for group, tally in (*tallies.items(), *fresh.items()):
+        counts.add(group, tally.state())
+    if question.counts_members and any(tally.members for tally in fresh.values()):
+        for who, window_s, asked, member in rows_of(client, recurring_members_statement(question)):
+            known = fresh.get(_group(question, who, window_s, asked))
+            if known is not None:
+                known.members.discard(member)
+        for group, tally in fresh.items():
+            counts.members[group] = counts.members.get(group, 0) + len(tally.members)
+
+
+def _continues(open_keys: dict[_OpenKey, list[int]], logged: LoggedEvent, measured: Measured) -> bool:
+    """Whether the event belongs to a series that the rollups' statement named as open."""
+    key = _OpenKey(
+        subject=measured.event.subject,
+        window_s=measured.window_s,
+        version=measured.version.version,
+        dimensions=measured.measurement.dimensions,
+        epoch=logged.epoch,
+        partition=logged.partition,
+    )
+    return any(first <= logged.offset for first in open_keys.get(key, ()))
+
+
+def _group(question: Question, who: str, window_s: int, asked: list[str]) -> Group:
+    """`window_s` of the first window is the start of its rollup window, which may lie before the range."""
+    return Group(who=who, window=max(0, question.plan.index_at(window_s * 1_000_000)), asked=tuple(asked))
+
+
+def _state(row: tuple[Any, ...]) -> RollupState:
+    """The state in the columns from `events` on."""
+    events, total, smallest, greatest, latest, moment, digests = row
+    time_us, epoch, partition, offset = moment
+    at = LogMoment(time=from_us(time_us), epoch=epoch, partition=partition, offset=offset)
+    return RollupState(
+        events_count=events,
+        value_sum=_exact(total),
+        value_min=None if smallest is None else _exact(smallest),
+        value_max=None if greatest is None else _exact(greatest),
+        value_latest=None if latest is None else _exact(latest),
+        latest_at=None if latest is None else at,
+        digest=int(digests),
+    )
+
+
+def _exact(text: Any) -> Decimal:
+    return EXACT.create_decimal(text)

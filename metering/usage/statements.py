@@ -1,0 +1,213 @@
+"""Builds the statements an answer is read with. Pure.
+
+Values go in as server-side parameters, fragments come from this module alone: no text of a question becomes SQL.
+"""
+
+# ruff: noqa: S608 - see above
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from metering.usage.question import Question
+from schemas.meter import WINDOW_S
+from schemas.usage_query import By
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """SQL text and the values of its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+_OWNED: Final = """(
+    SELECT JSONExtractString(customer_json, 'id') AS customer,
+        arrayJoin(JSONExtract(customer_json, 'subjects', 'Array(String)')) AS subject
+    FROM (
+        SELECT arrayJoin(JSONExtractArrayRaw(document, 'catalog', 'customers')) AS customer_json
+        FROM (SELECT document FROM catalog_versions WHERE version = {catalog_version:UInt32} LIMIT 1)
+    )
+)"""
+"""Which customer owns which subject, by the very catalog version that is asked with: old ones keep answering."""
+
+_CUT: Final = """(
+    SELECT place.1 AS epoch, place.2 AS partition, place.3 AS last_offset
+    FROM (
+        SELECT arrayJoin(arrayZip({cut_epochs:Array(String)}, {cut_partitions:Array(UInt32)},
+            {cut_offsets:Array(Int64)})) AS place
+    )
+)"""
+
+_WINDOW: Final = """{run_starts:Array(Int64)}[arrayLastIndex(s -> s <= toUnixTimestamp(one.window_start),
+        {run_starts:Array(Int64)}) AS run]
+    + intDiv(toUnixTimestamp(one.window_start) - {run_starts:Array(Int64)}[run], {run_steps:Array(Int64)}[run])
+    * {run_steps:Array(Int64)}[run]"""
+"""Start of the answer's window that a rollup window lies in, in seconds since 1970."""
+
+_FULL_WINDOWS: Final = """one.meter = {meter:String}
+    AND one.window_start >= toDateTime({full_from:Int64}, 'UTC')
+    AND one.window_start < toDateTime({full_to:Int64}, 'UTC')
+    AND NOT has({split_quarters:Array(Int64)}, toInt64(toUnixTimestamp(one.window_start)))
+    AND arrayExists((number, start_s, end_s) -> one.meter_version = number
+            AND toUnixTimestamp(one.window_start) >= start_s AND toUnixTimestamp(one.window_start) < end_s,
+        {versions:Array(UInt32)}, {version_starts:Array(Int64)}, {version_ends:Array(Int64)})"""
+"""Rollup windows that lie inside one window of the answer, each by the version of the meter in force then."""
+
+_QUARTER: Final = "toStartOfFifteenMinutes(one.time)"
+_ASKED: Final = "arrayMap(name -> one.dimensions[name], {group_by:Array(String)})"
+_WHO: Final = {By.SUBJECT: "one.subject", By.CUSTOMER: "owned.customer", By.EVERYTHING: "''"}
+
+_SETTINGS: Final = "SETTINGS do_not_merge_across_partitions_select_final = 1"
+"""Safe: each table's partition is a function of its sorting key, or of the record that the key names."""
+
+
+def rollups_statement(question: Question) -> Statement:
+    """One row per (who, window, dimensions): the merged state of the rollups.
+
+    With a cut there is one more row for each key that has gone on beyond it: `open` is 1, the columns that start
+    with `open_` name the key, and its state is not that of the cut.
+    """
+    cut = question.query.cut is not None
+    sql = f"""
+SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
+    toUInt8({"one.position > cut.last_offset" if cut else "0"}) AS open,
+    if(open, one.subject, '') AS open_subject,
+    if(open, toInt64(toUnixTimestamp(one.window_start)), 0) AS open_window_s,
+    if(open, one.meter_version, 0) AS open_version,
+    if(open, arrayMap(name -> toString(name), mapKeys(one.dimensions)), emptyArrayString()) AS open_names,
+    if(open, mapValues(one.dimensions), emptyArrayString()) AS open_values,
+    if(open, toString(one.epoch), '') AS open_epoch,
+    if(open, one.partition, 0) AS open_partition,
+    if(open, one.position_first, 0) AS open_position_first,
+    sum(one.events_count) AS events,
+    toString(sum(one.value_sum)) AS total,
+    toString(min(one.value_min)) AS smallest,
+    toString(max(one.value_max)) AS greatest,
+    toString(argMax(one.value_latest, (one.latest_time, one.epoch, one.partition, one.latest_offset))) AS latest,
+    maxIf((toUnixTimestamp64Micro(one.latest_time), toString(one.epoch), one.partition, one.latest_offset),
+        one.value_latest IS NOT NULL) AS moment,
+    toString(sum(one.digest)) AS digests
+FROM rollups AS one FINAL{_joins(question)}
+WHERE {_FULL_WINDOWS}{_whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
+GROUP BY who, window_s, asked, open, open_subject, open_window_s, open_version, open_names, open_values, open_epoch,
+    open_partition, open_position_first
+{_SETTINGS}"""
+    return Statement(sql=sql, parameters=_parameters(question))
+
+
+def members_statement(question: Question) -> Statement:
+    """One row per (who, window, dimensions): the number of distinct members in full rollup windows."""
+    sql = f"""
+SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, uniqExact(one.member) AS members
+FROM members AS one FINAL{_joins(question)}
+WHERE {_FULL_WINDOWS}{_whose(question)}{_members_cut(question)}
+GROUP BY who, window_s, asked
+{_SETTINGS}"""
+    return Statement(sql=sql, parameters=_parameters(question))
+
+
+def recurring_members_statement(question: Question) -> Statement:
+    """One row per (who, window, dimensions, member) of full rollup windows, of members that a split one has too.
+
+    A member on both sides of a boundary must be counted once. More rows than needed may come: compare them whole.
+    """
+    sql = f"""
+SELECT DISTINCT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, one.member AS member
+FROM members AS one FINAL{_joins(question)}
+WHERE {_FULL_WINDOWS}{_whose(question)}{_members_cut(question)}
+    AND one.member IN (
+        SELECT member FROM members
+        WHERE meter = {{meter:String}} AND has({{split_quarters:Array(Int64)}}, toInt64(toUnixTimestamp(window_start))))
+{_SETTINGS}"""
+    return Statement(sql=sql, parameters=_parameters(question))
+
+
+def events_statement(question: Question, *, everything: bool) -> Statement:
+    """The events an answer is counted from: all of the range, or only what rollups cannot say.
+
+    The latter are those in split rollup windows and, with a cut, those of keys that have gone on beyond it; there
+    may be more of these than the rollups' statement named, because the log goes on while two statements run.
+    """
+    sql = f"""
+SELECT {_who(question)} AS who, toString(one.epoch) AS epoch, one.partition AS partition, one.offset AS offset,
+    toString(one.digest) AS digest, one.raw AS raw
+FROM events AS one FINAL{_joins(question)}
+WHERE one.type IN {{types:Array(String)}}
+    AND one.time >= fromUnixTimestamp64Micro({{start_us:Int64}}, 'UTC')
+    AND one.time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC'){_whose(question)}
+    {"" if question.query.cut is None else "AND one.offset <= cut.last_offset"}
+    {"" if everything else f"AND ({_split(question)}{_open(question)})"}
+{_SETTINGS}, optimize_move_to_prewhere_if_final = 1"""
+    return Statement(sql=sql, parameters=_parameters(question))
+
+
+def _split(question: Question) -> str:
+    """The boundaries. Few of them are spelt out as ranges, which the time index of `events` understands."""
+    split = question.plan.split_quarters_s
+    if 0 < len(split) <= 2:
+        return " OR ".join(
+            f"(one.time >= toDateTime({{split_quarters:Array(Int64)}}[{at}], 'UTC')"
+            f" AND one.time < toDateTime({{split_quarters:Array(Int64)}}[{at}] + {WINDOW_S}, 'UTC'))"
+            for at in range(1, len(split) + 1)
+        )
+    return f"has({{split_quarters:Array(Int64)}}, toInt64(toUnixTimestamp({_QUARTER})))"
+
+
+def _open(question: Question) -> str:
+    if question.query.cut is None:
+        return ""
+    return f"""
+        OR (one.subject, {_QUARTER}) IN (
+            SELECT one.subject, one.window_start
+            FROM rollups AS one FINAL INNER JOIN {_CUT} AS cut USING (epoch, partition)
+            WHERE {_FULL_WINDOWS} AND one.position > cut.last_offset AND one.position_first <= cut.last_offset)"""
+
+
+def _members_cut(question: Question) -> str:
+    return "" if question.query.cut is None else " AND one.position <= cut.last_offset"
+
+
+def _who(question: Question) -> str:
+    return _WHO[question.query.by]
+
+
+def _joins(question: Question) -> str:
+    """Partitions that a cut does not name, and subjects that no customer owns, fall away here."""
+    cut = "" if question.query.cut is None else f"\nINNER JOIN {_CUT} AS cut USING (epoch, partition)"
+    return cut + (f"\nINNER JOIN {_OWNED} AS owned USING (subject)" if question.query.by is By.CUSTOMER else "")
+
+
+def _whose(question: Question) -> str:
+    subjects = "" if question.query.subjects is None else "\n    AND one.subject IN {subjects:Array(String)}"
+    if question.query.customers is None:
+        return subjects
+    return f"""{subjects}
+    AND one.subject IN (SELECT subject FROM {_OWNED} WHERE customer IN {{customers:Array(String)}})"""
+
+
+def _parameters(question: Question) -> dict[str, Any]:
+    query, plan = question.query, question.plan
+    positions = () if query.cut is None else query.cut.positions
+    return {
+        "meter": query.meter,
+        "catalog_version": question.catalog.version,
+        "types": sorted({span.version.meter.event_type for span in question.spans}),
+        "versions": [span.version.version for span in question.spans],
+        "version_starts": [span.start_s for span in question.spans],
+        "version_ends": [span.end_s for span in question.spans],
+        "start_us": plan.edges_us[0],
+        "end_us": plan.edges_us[-1],
+        "full_from": plan.full_from_s,
+        "full_to": plan.full_to_s,
+        "split_quarters": list(plan.split_quarters_s),
+        "run_starts": [run.start_s for run in plan.runs],
+        "run_steps": [run.step_s for run in plan.runs],
+        "group_by": list(query.group_by),
+        "subjects": list(query.subjects or ()),
+        "customers": list(query.customers or ()),
+        "cut_epochs": [one.epoch for one in positions],
+        "cut_partitions": [one.partition for one in positions],
+        "cut_offsets": [one.offset for one in positions],
+    }

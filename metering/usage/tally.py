@@ -1,0 +1,162 @@
+"""Counts events, one at a time, into the groups of an answer. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from metering.usage.question import Question
+from metering.usage.windows import to_us
+from schemas.admission import Admission
+from schemas.errors import EventRejectedError, InvariantViolationError
+from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
+from schemas.quantity import ZERO, add
+from schemas.rollup import DIGEST_MODULUS, LogMoment, RollupState, quantity
+from schemas.usage_event import UsageEvent, decode_event
+from schemas.usage_query import UsageRow
+
+_VALUED = frozenset({Aggregation.SUM, Aggregation.MIN, Aggregation.MAX, Aggregation.AVG, Aggregation.LATEST})
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What one row of an answer stands for. `asked` are the values of the question's dimensions, in its order."""
+
+    who: str
+    window: int
+    asked: tuple[str, ...]
+
+
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it stands in the table `events`: `raw` is the record, `who` the one it counts for."""
+
+    who: str
+    epoch: str
+    partition: int
+    offset: int
+    digest: int
+    raw: bytes
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as one meter version sees it."""
+
+    event: UsageEvent
+    version: MeterVersion
+    measurement: Measurement
+
+    @property
+    def window_s(self) -> int:
+        """Start of the rollup window, in seconds since 1970."""
+        second = to_us(self.event.time) // 1_000_000
+        return second - second % WINDOW_S
+
+
+class Tally:
+    """The running state of one group, and its members where the meter counts them."""
+
+    __slots__ = ("_count", "_digest", "_greatest", "_latest", "_moment", "_smallest", "_total", "members")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._digest = 0
+        self._total = ZERO
+        self._smallest: Decimal | None = None
+        self._greatest: Decimal | None = None
+        self._latest: Decimal | None = None
+        self._moment: LogMoment | None = None
+        self.members: set[str] = set()
+
+    def add(self, logged: LoggedEvent, measured: Measured) -> None:
+        self._count += 1
+        self._digest = (self._digest + logged.digest) % DIGEST_MODULUS
+        aggregation = measured.version.meter.aggregation
+        if aggregation is Aggregation.UNIQUE_COUNT:
+            self.members.add(measured.measurement.member)
+        if aggregation not in _VALUED:
+            return
+        value = measured.measurement.value
+        self._total = add(self._total, value)
+        self._smallest = value if self._smallest is None or value < self._smallest else self._smallest
+        self._greatest = value if self._greatest is None or value > self._greatest else self._greatest
+        moment = LogMoment(
+            time=measured.event.time, epoch=logged.epoch, partition=logged.partition, offset=logged.offset
+        )
+        if self._moment is None or moment > self._moment:
+            self._latest, self._moment = value, moment
+
+    def state(self) -> RollupState:
+        return RollupState(
+            events_count=self._count,
+            value_sum=self._total,
+            value_min=self._smallest,
+            value_max=self._greatest,
+            value_latest=self._latest,
+            latest_at=self._moment,
+            digest=self._digest,
+        )
+
+
+class Measurer:
+    """Says what the asked meter sees of a stored event; built once a question."""
+
+    def __init__(self, question: Question) -> None:
+        versions = [span.version for span in question.spans]
+        self._question = question
+        self._admission = Admission(versions, [one.meter.event_type for one in versions])
+        self._picks = {
+            one.version: tuple(
+                sorted(one.meter.group_by).index(name) if name in one.meter.group_by else None
+                for name in question.query.group_by
+            )
+            for one in versions
+        }
+
+    def measure(self, logged: LoggedEvent) -> Measured | None:
+        """None when the event does not count for the meter.
+
+        An event accepted before the meter was known may hold a value that the meter cannot read; the live worker
+        would have rejected it, so it does not count.
+        """
+        event = decode_event(logged.raw)
+        try:
+            found = self._admission.measurements(event)
+        except EventRejectedError:
+            return None
+        if not found:
+            return None
+        [(version, measurement)] = found
+        return Measured(event=event, version=version, measurement=measurement)
+
+    def group(self, logged: LoggedEvent, measured: Measured) -> Group:
+        """The row the event belongs to. A dimension that its meter version does not have reads as ''."""
+        dimensions, picks = measured.measurement.dimensions, self._picks[measured.version.version]
+        return Group(
+            who=logged.who,
+            window=self._question.plan.index_at(to_us(measured.event.time)),
+            asked=tuple("" if at is None else dimensions[at] for at in picks),
+        )
+
+
+def row_of(question: Question, group: Group, state: RollupState, members_count: int) -> UsageRow:
+    """The line of the answer for a group that has events."""
+    start, end = question.plan.bounds(group.window)
+    number = quantity(question.aggregation_of(group.window), state, members_count)
+    if number is None:
+        raise InvariantViolationError(
+            f"{state.events_count} events of meter {question.query.meter!r} have no value", where=start.isoformat()
+        )
+    return UsageRow(
+        who=group.who,
+        window_start=start,
+        window_end=end,
+        dimensions=dict(zip(question.query.group_by, group.asked, strict=True)),
+        quantity=number,
+        events_count=state.events_count,
+        digest=state.digest,
+    )
+
+
+def in_order(rows: list[UsageRow]) -> list[UsageRow]:
+    """By window, then who, then dimensions."""
+    return sorted(rows, key=lambda row: (row.window_start, row.who, tuple(row.dimensions.values())))
