@@ -39,7 +39,7 @@ check: $(INSTALLED) ## lint, format, types and import rules; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(INSTALLED) ## let ruff format the code and mend what it safely can
 	$(BIN)/ruff check --fix
