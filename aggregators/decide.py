@@ -146,7 +146,7 @@ class Decider:
         )
 
     def _look_up(self, decoded: Decoded, lookup: Lookup) -> Mapping[Identity, Sequence[Standing]]:
-        """Settle what the filter calls "maybe"; identities that are not flushed yet are known here, not in the store."""
+        """Settle what the filter calls "maybe"; identities not flushed yet are known here, not in the store."""
         maybes: list[Identity] = []
         for record in decoded.records:
             if isinstance(record, EventRejectedError):

@@ -92,7 +92,7 @@ class Fold:
         self._days[day] = states
         self._keys_count += len(states)
 
-    def add(
+    def add(  # noqa: PLR0917 - called for every event, where keywords would cost
         self, series: Series, subject: str, time: datetime, offset: int, digest: int, measured: Measurement
     ) -> None:
         """Fold one measured event; its day must be in memory. An offset the state already includes changes nothing."""

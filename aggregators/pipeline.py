@@ -95,6 +95,11 @@ class Pipeline:
             threading.Thread(target=self._guarded(self._write_loop), name="write", daemon=True),
         ]
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """The next offset to fold of every assigned partition."""
+        return {number: one.next_offset for number, one in self._partitions.items()}
+
     def start(self) -> None:
         """Start both threads."""
         for thread in self._threads:

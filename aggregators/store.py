@@ -34,7 +34,8 @@ FROM events WHERE (subject, source, id) IN {identities:Array(Tuple(String, Strin
 """
 _STATES: Final = """
 SELECT subject, meter, meter_version, toUnixTimestamp(window_start) AS window_s,
-       mapValues(dimensions) AS dimension_values, position, events_count, value_sum, value_min, value_max, value_latest, latest_time, latest_offset, digest
+       mapValues(dimensions) AS dimension_values, position, events_count, value_sum,
+       value_min, value_max, value_latest, latest_time, latest_offset, digest
 FROM rollups FINAL
 WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
   AND (meter, meter_version, position_first) IN {series:Array(Tuple(String, UInt32, UInt64))}

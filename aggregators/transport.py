@@ -30,7 +30,7 @@ class BatchConsumer(FaustConsumer):
         super().__init__(*args, **kwargs)
         self.generation = 0
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - overrides
         """One message a fetched partition: its value is the RecordBatch, its offset the last of the batch."""
         generation = self.generation
         records, active = await self._wait_next_records(timeout)
@@ -77,7 +77,7 @@ class BatchConsumer(FaustConsumer):
         return positions
 
     async def commit_durable(self, offsets: Mapping[int, int]) -> None:
-        """Tell Kafka, for lag dashboards only, the next offset of partitions; one that was revoked meanwhile is left out."""
+        """Tell Kafka, for lag dashboards only, the next offset of partitions that are still assigned."""
         assigned = self.assignment()
         committable = {
             tp: offset for partition, offset in offsets.items() if (tp := TP(self.topic, partition)) in assigned

@@ -16,6 +16,7 @@ import structlog
 from aggregators.app import AggregatorApp
 from aggregators.dead_letter_topic import DeadLetterTopic
 from aggregators.decide import Decision, Limits
+from aggregators.health import Health
 from aggregators.metrics import (
     EVENTS_ACCEPTED,
     EVENTS_DUPLICATE,
@@ -29,7 +30,7 @@ from aggregators.record_batch import RecordBatch
 from aggregators.worker_store import StoppedError, WorkerStore
 from metering.clock import Clock
 from metering.config import Settings
-from metering.kafka import log_epoch, log_ends
+from metering.kafka import log_ends, log_epoch
 from metering.version import CODE_VERSION
 from schemas.errors import InvariantViolationError, MeteringError
 from schemas.topics import USAGE_EVENTS
@@ -94,6 +95,22 @@ class Worker:
         watch.cancel()
         await self._stop(app)
 
+    def health(self) -> Health:
+        """What this worker says of itself."""
+        waiting_for = self.store.waiting_for
+        partitions = self.pipeline.positions
+        return Health(
+            is_ready=bool(partitions) and not waiting_for,
+            epoch=self.epoch,
+            partitions=partitions,
+            unflushed_s=self._unflushed_s(),
+            waiting_for=waiting_for,
+        )
+
+    def _unflushed_s(self) -> float:
+        since_s = self.pipeline.unflushed_since_s
+        return 0.0 if since_s is None else self._clock.monotonic_s() - since_s
+
     async def _stop(self, app: AggregatorApp) -> None:
         try:
             await asyncio.wait_for(asyncio.wrap_future(self.pipeline.drain()), DRAIN_TIMEOUT_S)
@@ -134,10 +151,9 @@ class Worker:
         while True:
             await asyncio.sleep(1.0)
             now_s = self._clock.monotonic_s()
-            since_s = self.pipeline.unflushed_since_s
-            waiting_s = 0.0 if since_s is None else now_s - since_s
+            waiting_s = self._unflushed_s()
             UNFLUSHED_SECONDS.set(waiting_s)
-            if waiting_s > self._settings.worker_stuck_s_max and not self.store.is_degraded:
+            if waiting_s > self._settings.worker_stuck_s_max and not self.store.waiting_for:
                 die(InvariantViolationError(f"no flush for {waiting_s:.0f} s although events wait"))
             if app.should_stop or app.crashed:
                 die(InvariantViolationError(f"Faust stopped by itself ({app.crash_reason!r})"))

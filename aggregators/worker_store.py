@@ -18,8 +18,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from aggregators import store
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing
-from aggregators.fold import DayKey, State, StateKey
 from aggregators.flush import DeadLetterSink, Flush, write_flush
+from aggregators.fold import DayKey, State, StateKey
 from aggregators.metrics import CLICKHOUSE_RETRIES
 from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd
@@ -72,7 +72,7 @@ class WorkerStore:
         self._accept_log_loss = accept_log_loss
         self._local = threading.local()
         self._stopping = threading.Event()
-        self.is_degraded = False
+        self.waiting_for = ""
 
     @property
     def stopping(self) -> threading.Event:
@@ -163,13 +163,13 @@ class WorkerStore:
             except (ClickHouseError, ClickHouseUnavailableError, KafkaUnavailableError) as error:
                 if isinstance(error, ClickHouseError) and not is_passing(error):
                     raise
-                self.is_degraded = True
+                self.waiting_for = what
                 CLICKHOUSE_RETRIES.labels(what).inc()
                 log.warning("waiting for a service", what=what, error=str(error).splitlines()[0], retry_in_s=backoff_s)
                 self._stopping.wait(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
             else:
-                self.is_degraded = False
+                self.waiting_for = ""
                 return result
         raise StoppedError(what)
 

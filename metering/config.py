@@ -137,7 +137,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     hints = get_type_hints(Settings, include_extras=True)
     values: dict[str, Any] = {}
-    for variable, text in environ.items():
+    for variable, given in environ.items():
+        text = given
         if not variable.startswith(PREFIX) or variable == "METERING_CHARGE_CASES":
             continue
         name = variable[len(PREFIX) :].lower()

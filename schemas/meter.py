@@ -142,7 +142,7 @@ class EventReader:
         return found
 
     def _read_loosely(self, event: UsageEvent) -> dict[str, bytes | None]:
-        """The same for data of an unexpected shape (a list, a number) and for paths that are read whole and in parts."""
+        """The same for data of an unexpected shape (a list, a number), and for paths read whole and in parts."""
         return {path: _given(_descend(bytes(event.data), path.split("."))) for path in self._paths}
 
 
@@ -176,7 +176,7 @@ def measure(meter: Meter, fields: Mapping[str, bytes | None]) -> Measurement | N
 
 
 def scalar_text(path: str, raw: bytes | None) -> str:
-    """The text a scalar groups under: a string's content, a number's digits as written, `true`, `false`, '' for none."""
+    """The text a scalar groups under: a string's content, a number as written, `true`, `false`, '' for none."""
     if raw is None:
         return ""
     if raw[:1] == b'"':

@@ -1,0 +1,77 @@
+"""The command `metering`: each command is a module of this package with a function of the same name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import typer
+
+from metering.version import CODE_VERSION
+from schemas.errors import MeteringError
+
+COMMANDS: Final = (
+    "up",
+    "demo",
+    "apply",
+    "ingest",
+    "usage",
+    "close",
+    "export",
+    "verify",
+    "rebuild",
+    "gateway",
+    "worker",
+    "migrate",
+)
+"""Every command, in the order in which `--help` lists them."""
+
+
+def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with these commands; only their modules are imported."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_metering)
+    for name in commands:
+        module = importlib.import_module(f"{__name__}.{name}")
+        app.command(name)(getattr(module, name))
+    return app
+
+
+def main() -> None:
+    """Run the command line. A MeteringError becomes one clear message and its exit code."""
+    # `metering usage` need not wait until Faust is imported, so only the command that is asked for is.
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        build_app((asked,) if asked in COMMANDS else COMMANDS)(prog_name="metering")
+    except MeteringError as error:
+        typer.secho(f"error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - the shape typer calls back with
+    if asked:
+        typer.echo(f"metering {CODE_VERSION}")
+        raise typer.Exit
+
+
+def _metering(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Usage events in, exact line items out: every number on an invoice can be proved from the log.
+
+    Start here: [bold]metering up[/], then [bold]metering apply catalog.yaml[/] and [bold]metering ingest FILE[/].
+    Settings are METERING_… variables; docs/settings.md lists them.
+    """

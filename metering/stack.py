@@ -1,0 +1,42 @@
+"""The processes of the stack beside the engines: how each is started, and how one can tell that it is ready."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import httpx
+
+from metering.config import Settings, variable_of
+from metering.embedded.parts import ChildSpec
+
+READY_TIMEOUT_S = 2.0
+
+
+def children(settings: Settings, *, python: str) -> list[ChildSpec]:
+    """The gateway and one worker, run by the interpreter `python`."""
+    gateway = f"http://127.0.0.1:{settings.gateway_port}"
+    worker = f"http://127.0.0.1:{settings.worker_metrics_port}"
+    has_health = settings.worker_metrics_port != 0
+    return [
+        ChildSpec(
+            name="gateway",
+            argv=(python, "-m", "metering", "gateway"),
+            ready=lambda: _answers_ok(f"{gateway}/readyz"),
+            address=gateway,
+            ports={variable_of("gateway_port"): settings.gateway_port},
+        ),
+        ChildSpec(
+            name="worker",
+            argv=(python, "-m", "metering", "worker"),
+            ready=(lambda: _answers_ok(f"{worker}/readyz")) if has_health else None,
+            address=f"{worker}/metrics" if has_health else "",
+            ports={variable_of("worker_metrics_port"): settings.worker_metrics_port} if has_health else {},
+        ),
+    ]
+
+
+def _answers_ok(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=READY_TIMEOUT_S).status_code == HTTPStatus.OK
+    except httpx.TransportError:
+        return False
