@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("aggregators", "billing_export", "ingest", "metering", "schemas")
 CODE = (*PACKAGES, "benchmarks", "examples")
-LINES_MAX = 300
+LINES_MAX = 320
+"""About 300, and room for what the formatter makes of it."""
 
 LONGER_FOR_A_REASON: dict[str, str] = {}
 """Modules that may be longer than LINES_MAX lines, each with its reason."""
@@ -74,11 +75,33 @@ def assert_statements(module: ast.Module) -> Iterator[ast.AST]:
 
 
 def floats(module: ast.Module) -> Iterator[ast.AST]:
+    """Every use of `float` and every float literal, but for lengths of time: names that end in `_s`."""
+    seconds = {id(node) for part in ast.walk(module) for node in of_seconds(part)}
     for node in ast.walk(module):
         named = isinstance(node, ast.Name) and node.id == "float"
         literal = isinstance(node, ast.Constant) and isinstance(node.value, float)
-        if named or literal:
+        if (named or literal) and id(node) not in seconds:
             yield node
+
+
+def of_seconds(node: ast.AST) -> Iterator[ast.AST | None]:
+    """The type and the value written directly beside a name that ends in `_s`."""
+    if isinstance(node, ast.AnnAssign) and is_seconds(node.target):
+        yield from (node.annotation, node.value)
+    elif isinstance(node, ast.Assign | ast.keyword) and all(map(is_seconds, getattr(node, "targets", [node]))):
+        yield node.value
+    elif isinstance(node, ast.arguments):
+        positional = [*node.posonlyargs, *node.args]
+        defaults: list[tuple[ast.arg, ast.expr | None]] = []
+        defaults += zip(reversed(positional), reversed(node.defaults), strict=False)
+        defaults += zip(node.kwonlyargs, node.kw_defaults, strict=True)
+        yield from (argument.annotation for argument in [*positional, *node.kwonlyargs] if is_seconds(argument))
+        yield from (default for argument, default in defaults if is_seconds(argument))
+
+
+def is_seconds(named: ast.AST) -> bool:
+    names = (getattr(named, field, None) for field in ("arg", "attr", "id"))
+    return any(str(name).lower().endswith("_s") for name in names)
 
 
 def imported(module: ast.Module) -> set[str]:
@@ -112,7 +135,11 @@ def test_the_search_for_clock_readings_finds_what_it_should(code: str, lines: li
         ("x = 0.5", [1]),
         ("x = float('1')", [1]),
         ("def f(x: float) -> int: ...", [1]),
+        ("def f(x=0.5, *, y: int = 0.5) -> None: ...", [1, 1]),
+        ("WAIT_S = 1 + 0.5", [1]),
         ("x = Decimal('0.5')\n'float'\n1", []),
+        ("WAIT_S = 0.5\nwait_s: float = 0.5\nself.wait_s = 0.5\nf(wait_s=0.5)", []),
+        ("def f(a, wait_s: float = 0.5, *, pause_s: float = 0.5) -> None: ...", []),
     ],
 )
 def test_the_search_for_floats_finds_what_it_should(code: str, lines: list[int]) -> None:
