@@ -47,6 +47,20 @@ class EmbeddedClickHouse:
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
+    @property
+    def returncode(self) -> int | None:
+        """How the process ended; None while it runs or before the first start."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def log_path(self) -> Path:
+        """Where the process writes what it has to say."""
+        return self._log_path
+
+    def log_tail(self) -> str:
+        """The last lines of its log, indented; empty when there are none."""
+        return self._process.log_tail() if self._process else ""
+
     def start(self) -> None:
         """Start the server and wait until it answers.
 

@@ -105,6 +105,25 @@ class EmbeddedKafka:
         return self._process is not None and self._process.running
 
     @property
+    def returncode(self) -> int | None:
+        """How the process ended; None while it runs or before the first start."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def log_path(self) -> Path:
+        """Where the process writes what it has to say."""
+        return self._log_path
+
+    def log_tail(self) -> str:
+        """The last lines of its log, indented; empty when there are none."""
+        return self._process.log_tail() if self._process else ""
+
+    @property
+    def has_log(self) -> bool:
+        """Whether a log of events was ever begun in this folder."""
+        return (self._folder / "log" / "meta.properties").exists()
+
+    @property
     def cluster_id(self) -> str:
         """The id of the log kept in this folder; the same for ever, made at first use."""
         path = self._folder / "cluster_id"
@@ -224,7 +243,7 @@ class EmbeddedKafka:
         return path
 
     def _format(self, command: list[str], properties: Path) -> None:
-        if (self._folder / "log" / "meta.properties").exists():
+        if self.has_log:
             return
         argv = [*command, "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(properties)]
         done = subprocess.run(argv, capture_output=True, text=True, env=_java_env(), cwd=self._folder, check=False)

@@ -53,6 +53,20 @@ class MockKafka:
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
+    @property
+    def returncode(self) -> int | None:
+        """How the process ended; None while it runs or before the first start."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def log_path(self) -> Path:
+        """Where the process writes what it has to say."""
+        return self._log_path
+
+    def log_tail(self) -> str:
+        """The last lines of its log, indented; empty when there are none."""
+        return self._process.log_tail() if self._process else ""
+
     def start(self) -> None:
         """Start an empty cluster. Raises EmbeddedError with the end of its log when it does not come up."""
         self._folder.mkdir(parents=True, exist_ok=True)

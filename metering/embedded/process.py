@@ -16,6 +16,7 @@ from schemas.errors import EmbeddedError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 LOG_TAIL_LINES = 12
+LOG_BYTES_MAX = 16 * 1024 * 1024
 POLL_S = 0.02
 
 
@@ -44,6 +45,8 @@ class GuardedProcess:
     def start(self) -> None:
         """Start the program. Raises EmbeddedError when it cannot be started at all."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES_MAX:
+            self.log_path.replace(self.log_path.with_name(self.log_path.name + ".1"))
         with self.log_path.open("ab") as log:
             # A session of its own keeps the terminal's Ctrl-C away from it: the parts are to stop in order.
             self._guard = subprocess.Popen(
