@@ -6,10 +6,12 @@ Scalars are kept as the text that stands in the file: 1.10 stays 1.10, NO stays 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+import msgspec
 from babel.numbers import list_currencies
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -25,8 +27,20 @@ from schemas.problem import Path, Problem, path_text
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
+class CatalogText(msgspec.Struct, frozen=True, kw_only=True):
+    """A catalog and the text it was read from. `located` writes a problem with the file, its line and its path."""
+
+    catalog: Catalog
+    located: Callable[[Problem], str]
+
+
 def read_catalog(file: FilePath) -> Catalog:
     """Read and check a catalog file. Raises CatalogError that lists every mistake as `file:line: path: what`."""
+    return read_catalog_text(file).catalog
+
+
+def read_catalog_text(file: FilePath) -> CatalogText:
+    """As `read_catalog`, with the means to find a line in the file."""
     try:
         if file.stat().st_size > FILE_BYTES_MAX:
             raise CatalogError([f"larger than {FILE_BYTES_MAX} bytes, expected a smaller file"], where=str(file))
@@ -35,11 +49,16 @@ def read_catalog(file: FilePath) -> Catalog:
         raise CatalogError([f"cannot be read: {error.strerror}"], where=str(file)) from error
     except UnicodeDecodeError as error:
         raise CatalogError([f"byte {error.start} is not UTF-8, expected a text file"], where=str(file)) from error
-    return parse_catalog(text, where=str(file))
+    return parse_catalog_text(text, where=str(file))
 
 
 def parse_catalog(text: str, *, where: str = "catalog") -> Catalog:
     """The catalog that a YAML (or JSON) text says. Raises CatalogError as `read_catalog` does."""
+    return parse_catalog_text(text, where=where).catalog
+
+
+def parse_catalog_text(text: str, *, where: str) -> CatalogText:
+    """As `parse_catalog`, with the means to find a line in the text; `where` is how the text is called."""
     root = _compose(text, where)
     reader = NodeReader()
     catalog: Catalog = reader.read(root, Catalog, ())
@@ -48,12 +67,14 @@ def parse_catalog(text: str, *, where: str = "catalog") -> Catalog:
         *catalog_problems(reader.parts, _names(root), reader.references),
         *_currency_problems(reader.parts),
     ]
+
+    def located(problem: Problem) -> str:
+        return f"{where}:{_line(root, problem.path)}: {path_text(problem.path) or 'catalog'}: {problem.what}"
+
     if problems:
-        located = sorted((_line(root, one.path), index, one) for index, one in enumerate(problems))
-        raise CatalogError(
-            [f"{where}:{line}: {path_text(one.path) or 'catalog'}: {one.what}" for line, _, one in located], where=where
-        )
-    return catalog
+        by_line = sorted(problems, key=lambda one: _line(root, one.path))
+        raise CatalogError([located(one) for one in by_line], where=where)
+    return CatalogText(catalog=catalog, located=located)
 
 
 def _compose(text: str, where: str) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +14,7 @@ from schemas.catalog import AppliedCatalog, Catalog, applied, document, from_doc
 from schemas.catalog_check import check_catalog
 from schemas.errors import CatalogError, InvariantViolationError, RequestError
 from schemas.meter_versions import next_meter_versions
-from schemas.problem import path_text
+from schemas.problem import Problem, path_text
 
 _VERSION_COLUMNS: Final = ["version", "digest", "document", "applied_at", "applied_by"]
 _SUBJECT_COLUMNS: Final = [
@@ -78,16 +79,19 @@ def history(client: Client) -> list[CatalogVersion]:
     return [CatalogVersion(version=row[0], digest=row[1], applied_at=row[2], applied_by=row[3]) for row in rows]
 
 
-def plan_apply(before: AppliedCatalog | None, catalog: Catalog) -> AppliedCatalog:
+def plan_apply(
+    before: AppliedCatalog | None, catalog: Catalog, *, located: Callable[[Problem], str] | None = None
+) -> AppliedCatalog:
     """What applying `catalog` after `before` would give. Pure; the same version as before when nothing changes.
 
+    `located` writes a problem with the line of the file it came from.
     Raises CatalogError for a catalog that is wrong in itself or that contradicts what was applied before.
     """
     check_catalog(catalog)
     version = 1 if before is None else before.version + 1
     versions, problems = next_meter_versions(() if before is None else before.meter_versions, catalog.meters, version)
     if problems:
-        raise CatalogError([f"{path_text(one.path)}: {one.what}" for one in problems])
+        raise CatalogError([located(one) if located else f"{path_text(one.path)}: {one.what}" for one in problems])
     after = applied(version, catalog, versions)
     return before if before is not None and before.digest == after.digest else after
 
@@ -106,6 +110,20 @@ def apply(client: Client, catalog: Catalog, *, clock: Clock, applied_by: str) ->
     previous = load(client, after.version - 1) if after.version > 1 else None
     _write_subjects(client, previous, after)
     return after
+
+
+def unfilled_meters(client: Client, applied_catalog: AppliedCatalog) -> list[str]:
+    """Meters that this very catalog version measures anew while accepted events are there already, by name.
+
+    Those events were folded without them: `metering rebuild NAME` fills a meter from history.
+    """
+    introduced = {
+        one.meter.name for one in applied_catalog.meter_versions if one.introduced_in == applied_catalog.version
+    }
+    if not introduced:
+        return []
+    accepted = client.query("SELECT sum(accepted) FROM positions FINAL").result_rows[0][0]
+    return sorted(introduced) if accepted else []
 
 
 def _claim(client: Client, after: AppliedCatalog, *, clock: Clock, applied_by: str) -> AppliedCatalog:

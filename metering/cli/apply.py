@@ -1,0 +1,91 @@
+"""`metering apply`: put a catalog file into force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from metering import catalog_store
+from metering.catalog_diff import Change, EntryChange, catalog_changes
+from metering.catalog_file import read_catalog_text
+from metering.cli.connection import database_client, whoami
+from metering.clock import SystemClock
+from metering.config import load_settings
+
+_SIGNS = {Change.ADDED: ("+", "green"), Change.CHANGED: ("~", "yellow"), Change.REMOVED: ("-", "red")}
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What an apply did: what `--json` prints. `rebuild` names meters to fill from history."""
+
+    version: int
+    digest: str
+    changed: bool
+    dry_run: bool
+    changes: list[EntryChange]
+    rebuild: list[str]
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(help="The catalog: YAML or JSON, as docs/catalog.md describes.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the difference; change nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Check a catalog file, show what it changes, and put it into force as the next catalog version.
+
+    Versions are only ever added. An unchanged catalog adds none. Of two applies at the same moment one wins.
+
+    Examples:
+        metering apply catalog.yaml --dry-run
+
+        metering apply catalog.yaml
+    """
+    read = read_catalog_text(file)
+    with database_client(load_settings()) as client:
+        before = catalog_store.latest(client)
+        after = catalog_store.plan_apply(before, read.catalog, located=read.located)
+        changed = before is None or before.version != after.version
+        if not dry_run:
+            after = catalog_store.apply(client, read.catalog, clock=SystemClock(), applied_by=whoami())
+        done = Applied(
+            version=after.version,
+            digest=after.digest,
+            changed=changed,
+            dry_run=dry_run,
+            changes=catalog_changes(before.catalog if before else None, read.catalog),
+            rebuild=catalog_store.unfilled_meters(client, after) if changed else [],
+        )
+    if json:
+        typer.echo(msgspec.json.encode(done))
+    else:
+        _show(Console(highlight=False, soft_wrap=True), done)
+
+
+def _show(console: Console, done: Applied) -> None:
+    _show_changes(console, done.changes)
+    if not done.changed:
+        console.print(f"Unchanged: catalog version {done.version} stays in force.")
+    elif done.dry_run:
+        console.print(f"This would become catalog version {done.version}. Nothing was changed.")
+    else:
+        console.print(f"Catalog version {done.version} is in force.")
+    for name in done.rebuild:
+        console.print(f"Events are there that meter {name} has not seen: run `metering rebuild {name}`.")
+
+
+def _show_changes(console: Console, changes: Sequence[EntryChange]) -> None:
+    for entry in changes:
+        sign, colour = _SIGNS[entry.change]
+        console.print(Text(f"{sign} {entry.section} {entry.name}", style=f"bold {colour}"))
+        for field in entry.fields:
+            if field.before is not None:
+                console.print(Text(f"    - {field.field}: {field.before}", style="red"))
+            if field.after is not None:
+                console.print(Text(f"    + {field.field}: {field.after}", style="green"))

@@ -1,0 +1,127 @@
+"""The line item: ids that never change, and a JSON Schema that says what is written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.line_item import (
+    LineItem,
+    TierShare,
+    decode_line_item,
+    encode_line_item,
+    json_schema,
+    line_item_id,
+)
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "json" / "line_item.json"
+
+IDENTITY: dict[str, Any] = {
+    "customer": "UA",
+    "subscription": "UA-2013",
+    "charge": "flights",
+    "dimensions": {"origin": "EWR"},
+    "period": "2013-01",
+    "revision": 0,
+}
+
+
+def line(**changes: Any) -> LineItem:
+    item = LineItem(
+        id=line_item_id(**IDENTITY),
+        run="2013-01.1",
+        revision=0,
+        corrects=None,
+        period="2013-01",
+        timezone="America/New_York",
+        period_start=datetime(2013, 1, 1, 5, tzinfo=UTC),
+        period_end=datetime(2013, 2, 1, 5, tzinfo=UTC),
+        service_start=datetime(2013, 1, 1, 5, tzinfo=UTC),
+        service_end=datetime(2013, 2, 1, 5, tzinfo=UTC),
+        customer="UA",
+        customer_name="United",
+        subscription="UA-2013",
+        plan="standard",
+        charge="flights",
+        model="graduated",
+        description="Flights",
+        meter="flights",
+        unit="flights",
+        dimensions={"origin": "EWR"},
+        quantity="1500.25",
+        unit_amount=None,
+        tiers=(
+            TierShare(from_="0", up_to=None, quantity="1500.25", unit_amount="0.0000001", flat_amount="0", amount="1"),
+        ),
+        amount_unrounded="0.000150025",
+        amount="0.00",
+        currency="USD",
+        events_count=3,
+        digest="0" * 31 + "a",
+        catalog_version=1,
+    )
+    return msgspec.structs.replace(item, **changes)
+
+
+def test_an_id_is_a_function_of_what_the_line_is_about_and_never_changes() -> None:
+    assert line_item_id(**IDENTITY) == "c6ef13a1-581f-50ad-81d4-bcc86ae4d945"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"customer": "AA"},
+        {"subscription": "UA-2014"},
+        {"charge": "miles"},
+        {"dimensions": {"origin": "JFK"}},
+        {"dimensions": {}},
+        {"dimensions": {"origin": "EWR", "dest": ""}},
+        {"period": "2013-02"},
+        {"revision": 1},
+        {"customer": "UAU", "subscription": "A-2013"},
+        {"dimensions": {"originEWR": ""}},
+    ],
+)
+def test_another_line_has_another_id(change: dict[str, Any]) -> None:
+    assert line_item_id(**{**IDENTITY, **change}) != line_item_id(**IDENTITY)
+
+
+def test_the_order_of_dimensions_does_not_change_the_id() -> None:
+    one = line_item_id(**{**IDENTITY, "dimensions": {"a": "1", "b": "2"}})
+
+    assert line_item_id(**{**IDENTITY, "dimensions": {"b": "2", "a": "1"}}) == one
+
+
+def test_a_line_reads_back_as_it_was_written() -> None:
+    assert decode_line_item(encode_line_item(line())) == line()
+
+
+def test_decimals_are_texts_in_plain_digits() -> None:
+    text = encode_line_item(line()).decode()
+
+    assert '"quantity":"1500.25"' in text
+    assert '"unit_amount":"0.0000001"' in text
+    assert '"period_start":"2013-01-01T05:00:00Z"' in text
+
+
+@pytest.mark.parametrize("quantity", ["1e3", "NaN", "01", ".5", "1_0", "-", "\u0663"])
+def test_a_quantity_in_any_other_notation_is_refused(quantity: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_line_item(encode_line_item(line(quantity=quantity)))
+
+
+def test_the_schema_file_is_the_schema_of_the_code() -> None:
+    # Write it again with: python -m schemas.line_item > schemas/json/line_item.json
+    assert SCHEMA.read_bytes() == json_schema()
+
+
+def test_the_schema_names_and_explains_every_field() -> None:
+    schema = msgspec.json.decode(SCHEMA.read_bytes())
+    fields = schema["$defs"]["LineItem"]["properties"]
+
+    assert list(fields) == list(LineItem.__struct_fields__)
+    assert [name for name, field in fields.items() if not field.get("description")] == []
