@@ -236,6 +236,43 @@ def test_with_a_cut_the_answer_is_the_same_whatever_comes_later(tables: UsageTab
     assert answer(tables.client, CATALOG, query("sum", "2013-01-01", "2013-02-01"))[0].quantity == 1013
 
 
+def test_a_cut_inside_the_live_series_leaves_the_filled_series_of_the_same_key_alone(tables: UsageTables) -> None:
+    tables.fold(
+        [MadeEvent(time=at("2013-01-05T10:01"), value=str(10**n), offset=n) for n in range(6)],
+        live_from=3,
+    )
+
+    def total_at(offset: int) -> list[str]:
+        cut = Cut(positions=(Position(epoch="log-1", partition=0, offset=offset),))
+        return [number for _, _, _, number in ask(tables, query("sum", "2013-01-01", "2013-02-01", cut=cut))]
+
+    assert [total_at(offset) for offset in (-1, 0, 2, 3, 4, 99)] == [
+        [],
+        ["1"],
+        ["111"],
+        ["1111"],
+        ["11111"],
+        ["111111"],
+    ]
+
+
+def test_of_events_at_the_same_time_the_latest_is_the_last_in_epoch_partition_and_offset(tables: UsageTables) -> None:
+    def latest(*places: tuple[str, int, int]) -> str:
+        tables.clear()
+        tables.store(CATALOG)
+        tables.fold(
+            [
+                MadeEvent(time=at("2013-01-05T10:01"), value=str(n), epoch=epoch, partition=partition, offset=offset)
+                for n, (epoch, partition, offset) in enumerate(places)
+            ]
+        )
+        return ask(tables, query("latest", "2013-01-01", "2013-02-01"))[0][3]
+
+    assert latest(("log-1", 0, 9), ("log-1", 1, 0)) == "1"
+    assert latest(("log-2", 0, 0), ("log-1", 1, 9)) == "0"
+    assert latest(("log-1", 0, 9), ("log-1", 0, 3)) == "0"
+
+
 def test_a_cut_that_names_nothing_counts_nothing(tables: UsageTables) -> None:
     tables.fold([MadeEvent(time=at("2013-01-05T10:01"), offset=0)])
 
