@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from metering.node_reader import NodeReader
 from schemas.catalog import Catalog, Customer
-from schemas.catalog_check import KEY_OF, Part, catalog_problems, did_you_mean
+from schemas.catalog_check import KEY_OF, Part, catalog_problems
 from schemas.errors import CatalogError
 from schemas.plan import Plan
 from schemas.problem import Path, Problem, path_text
@@ -99,8 +99,7 @@ def _currency_problems(parts: list[Part]) -> list[Problem]:
     return [
         Problem(
             path=(*path, "currency"),
-            what=f"found {part.currency!r}, expected a currency of ISO 4217 such as USD"
-            f"{did_you_mean(part.currency, known)}",
+            what=f"found {part.currency!r}, expected a currency of ISO 4217 such as USD",
         )
         for path, part in parts
         if isinstance(part, (Plan, Customer)) and part.currency not in known
