@@ -223,7 +223,8 @@ def _descend(raw: bytes, steps: list[str]) -> bytes | None:
 
 
 def _attributes(path: str) -> tuple[str, ...]:
-    return tuple(f"f_{step.replace('-', '_dash_')}" for step in path.split("."))
+    """An attribute name for each step; no two different steps share one, or one meter would read another's value."""
+    return tuple(f"f_{step.replace('_', '__').replace('-', '_d')}" for step in path.split("."))
 
 
 def _struct_for(paths: tuple[str, ...], name: str) -> type[msgspec.Struct]:

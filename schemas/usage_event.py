@@ -16,6 +16,9 @@ import msgspec
 from schemas.errors import EventRejectedError
 
 IDENTITY_BYTES_MAX: Final = 512
+NESTING_MAX: Final = 128
+"""Deepest nesting of an event, its own braces included. A decoder alone would stop at a depth that changes with its
+caller's stack, so that an event could be accepted by one process and refused by another."""
 TIME_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_MAX: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -23,7 +26,7 @@ REASONS: Final = {
     "empty_record": "the Kafka record has no value (a tombstone)",
     "not_json": "the bytes are not one JSON document in UTF-8",
     "not_an_event": "the JSON is no CloudEvents 1.0 object",
-    "too_deep": "the JSON is nested too deeply",
+    "too_deep": "the JSON is nested more than 128 levels deep",
     "too_large": "the event is larger than the setting event_bytes_max",
     "missing_field": "a required attribute is absent",
     "wrong_type": "an attribute has another JSON type than it must",
@@ -69,6 +72,8 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKET = re.compile(rb"[^\[\]{}]+")
 _AT_FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING_FIELD = re.compile(r"missing required field `([^`]*)`")
 
@@ -80,6 +85,8 @@ def decode_event(record: bytes | None) -> UsageEvent:
     """
     if not record:
         raise EventRejectedError("empty_record", "", "the record has no value")
+    if len(record) > 2 * NESTING_MAX and _nesting(record) > NESTING_MAX:
+        raise EventRejectedError("too_deep", "", f"the JSON is nested more than {NESTING_MAX} levels deep")
     try:
         envelope = _decode_envelope(record)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -147,6 +154,17 @@ def identity_hash(subject: str, source: str, id_: str) -> bytes:
     """16 bytes that name an identity; each part is length-prefixed, so that ("a", "bc") and ("ab", "c") differ."""
     parts = [part.encode() for part in (subject, source, id_)]
     return sha256(b"".join(len(part).to_bytes(4, "little") + part for part in parts)).digest()[:16]
+
+
+def _nesting(record: bytes) -> int:
+    """How deep objects and arrays stand in one another, strings left out; 0 where it is surely shallow enough."""
+    if record.count(b"[") + record.count(b"{") <= NESTING_MAX:
+        return 0
+    depth = deepest = 0
+    for bracket in _NO_BRACKET.sub(b"", _STRING.sub(b"", record)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _check_utf8(record: bytes) -> None:
