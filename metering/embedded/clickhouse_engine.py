@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -136,7 +136,7 @@ class Engine:
                 result_rows=done.rows_read() if has_result else 0,
             )
 
-    def stream(self, ask: Ask) -> Iterator[bytes]:
+    def stream(self, ask: Ask) -> Generator[bytes, None, None]:
         """Run a SELECT and give its answer block by block. The first block is awaited before anything is given."""
         with self._queries, _as_statement_error(), self._connection(ask) as use:
             use.keep = False

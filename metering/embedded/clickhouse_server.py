@@ -17,8 +17,10 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -32,7 +34,6 @@ from metering.embedded.clickhouse_statement import (
     STREAMABLE_FORMATS,
     StatementError,
     http_status,
-    insert_with_data,
     refusal,
     result_format,
 )
@@ -61,6 +62,11 @@ class Server(ThreadingHTTPServer):
         self.password = password
         self.answering = 0
         self.answering_changed = threading.Condition()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of ours; everything else is logged with its traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -110,7 +116,8 @@ class Handler(BaseHTTPRequestHandler):
                 raise refusal(62, "SYNTAX_ERROR", "Syntax error: empty query")
             shared = {"X-ClickHouse-Query-Id": query_id, "X-ClickHouse-Server-Display-Name": "embedded"}
             if self._streams(ask, interface):
-                self._reply_blocks(self.server.engine.stream(ask), ask, shared)
+                with closing(self.server.engine.stream(ask)) as blocks:
+                    self._reply_blocks(blocks, ask, shared)
                 return
             answer = self.server.engine.run(ask)
         except StatementError as error:
@@ -126,9 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         if interface.get("wait_end_of_query") == "1" or self.command != "POST" or ask.session_id:
             return False
         streamable = {result_format(ask.query, ask.format).lower(), ask.format.lower()} <= STREAMABLE_FORMATS
-        return (
-            streamable and ask.query.lstrip()[:6].upper() in (b"SELECT", b"WITH A") and not insert_with_data(ask.query)
-        )
+        return streamable and ask.query.split(None, 1)[0].upper() in (b"SELECT", b"WITH")
 
     def _reply_blocks(self, blocks: Iterator[bytes], ask: Ask, headers: dict[str, str]) -> None:
         first = next(blocks, b"")

@@ -246,6 +246,8 @@ class EmbeddedKafka:
         if self.has_log:
             return
         argv = [*command, "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(properties)]
+        # A short run that is over before the optimising compiler would pay for itself.
+        argv.insert(1, "-XX:TieredStopAtLevel=1")
         done = subprocess.run(argv, capture_output=True, text=True, env=_java_env(), cwd=self._folder, check=False)
         if done.returncode:
             raise EmbeddedError(
