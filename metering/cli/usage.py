@@ -91,7 +91,7 @@ def usage(
     if json or output is Format.JSON:
         typer.echo(to_json(catalog, query, rows))
     elif output is Format.CSV:
-        typer.echo(to_csv(catalog, query, rows), nl=False)
+        typer.echo(to_csv(catalog, query, rows).encode(), nl=False)
     else:
         _show(Console(highlight=False, soft_wrap=True), catalog, query, rows)
 
