@@ -119,7 +119,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 for package in {packages!r}:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.startswith(("metering.embedded", "metering.testing")):
+        if module.name != "metering.__main__" and not module.name.startswith(("metering.embedded", "metering.testing")):
             importlib.import_module(module.name)
             print(module.name)
 """

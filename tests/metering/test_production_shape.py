@@ -138,7 +138,7 @@ def test_our_services_run_one_image_that_can_write_nowhere_but_its_scratch_folde
 @pytest.mark.parametrize("name", OURS)
 def test_the_command_of_each_service_exists(name: str) -> None:
     (command,) = SERVICES[name]["command"]
-    asked = [sys.executable, "-c", "from metering.cli import main; main()", command, "--help"]
+    asked = [sys.executable, "-m", "metering", command, "--help"]
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert command in done.stdout
