@@ -31,6 +31,7 @@ PRODUCE_SLICE_EVENTS: Final = 500
 """Records handed over between two looks at other requests."""
 
 POLL_TIMEOUT_S: Final = 0.1
+PURGE_TIMEOUT_S: Final = 5.0
 LINGER_MS: Final = 5
 
 _log = structlog.get_logger(__name__)
@@ -144,6 +145,7 @@ class EventProducer:
         self._stopping.set()
         if self._poller.is_alive():
             self._poller.join()
+        _end(self._producer)
         return int(left)
 
     async def _fly(self, records: Sequence[Record], flight: _Flight) -> None:
@@ -193,8 +195,7 @@ class EventProducer:
         """An idempotent producer that met a fatal error refuses everything from then on; a fresh one does not."""
         broken, self._producer = self._producer, self._new_producer()
         self._broken.clear()
-        broken.purge()
-        broken.flush(self._settings.kafka_delivery_timeout_s)
+        _end(broken)
 
     def _new_producer(self) -> Producer:
         return Producer({**producer_config(self._settings), "error_cb": self._on_error})
@@ -205,6 +206,13 @@ class EventProducer:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's local codes are spelt so
             self._brokers_down.set()
         _log.warning("kafka_error", code=error.name(), detail=error.str())
+
+
+def _end(producer: Producer) -> None:
+    """Decide what is still queued as not delivered, and let go of threads and connections."""
+    producer.purge()
+    producer.flush(PURGE_TIMEOUT_S)
+    producer.close()
 
 
 class _Flight:
