@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import enum
-import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -28,6 +27,8 @@ NUMBER_COLUMNS: Final = frozenset(
     {"revision", "quantity", "unit_amount", "amount_unrounded", "amount", "events_count", "catalog_version"}
 )
 """Columns that hold numbers of our own making: a leading minus is a sign there."""
+
+_MUST_QUOTE: Final = re.compile(r'[",\r\n]')
 
 
 class ExportFormat(enum.Enum):
@@ -93,9 +94,13 @@ def write_atomically(file: Path, lines: Iterable[str]) -> int:
 
 
 def _csv_line(cells: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+    """A row of RFC 4180 that ends with a line feed. Written here, because what `csv` quotes differs between Pythons."""
+    return ",".join(_quoted(cell) if _MUST_QUOTE.search(cell) else cell for cell in cells) + "\n"
+
+
+def _quoted(cell: str) -> str:
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _cell(name: str, value: object) -> str:

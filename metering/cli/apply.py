@@ -14,6 +14,7 @@ from rich.text import Text
 from metering import catalog_store
 from metering.catalog_diff import Change, EntryChange, catalog_changes
 from metering.catalog_file import read_catalog_text
+from metering.cli.billing_tables import console
 from metering.cli.connection import database_client, whoami
 from metering.clock import SystemClock
 from metering.config import load_settings
@@ -65,27 +66,27 @@ def apply(
     if json:
         typer.echo(msgspec.json.encode(done))
     else:
-        _show(Console(highlight=False, soft_wrap=True), done)
+        _show(console(), done)
 
 
-def _show(console: Console, done: Applied) -> None:
-    _show_changes(console, done.changes)
+def _show(out: Console, done: Applied) -> None:
+    _show_changes(out, done.changes)
     if not done.changed:
-        console.print(f"Unchanged: catalog version {done.version} stays in force.")
+        out.print(f"Unchanged: catalog version {done.version} stays in force.")
     elif done.dry_run:
-        console.print(f"This would become catalog version {done.version}. Nothing was changed.")
+        out.print(f"This would become catalog version {done.version}. Nothing was changed.")
     else:
-        console.print(f"Catalog version {done.version} is in force.")
+        out.print(f"Catalog version {done.version} is in force.")
     for name in done.rebuild:
-        console.print(f"Events are there that meter {name} has not seen: run `metering rebuild {name}`.")
+        out.print(f"Events are there that meter {name} has not seen: run `metering rebuild {name}`.")
 
 
-def _show_changes(console: Console, changes: Sequence[EntryChange]) -> None:
+def _show_changes(out: Console, changes: Sequence[EntryChange]) -> None:
     for entry in changes:
         sign, colour = _SIGNS[entry.change]
-        console.print(Text(f"{sign} {entry.section} {entry.name}", style=f"bold {colour}"))
+        out.print(Text(f"{sign} {entry.section} {entry.name}", style=f"bold {colour}"))
         for field in entry.fields:
             if field.before is not None:
-                console.print(Text(f"    - {field.field}: {field.before}", style="red"))
+                out.print(Text(f"    - {field.field}: {field.before}", style="red"))
             if field.after is not None:
-                console.print(Text(f"    + {field.field}: {field.after}", style="green"))
+                out.print(Text(f"    + {field.field}: {field.after}", style="green"))

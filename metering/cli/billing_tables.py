@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal
 from schemas.line_item import LineItem
+
+PIPE_WIDTH: Final = 400
+
+
+def console() -> Console:
+    """Standard output. Where that is no terminal, lines are as wide as they need, so that no digit is cut."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def run_fields(run: Run) -> dict[str, Any]:
@@ -28,22 +37,32 @@ def run_fields(run: Run) -> dict[str, Any]:
     }
 
 
-def show_totals(console: Console, totals: Sequence[CustomerTotal]) -> None:
+def show_totals(out: Console, totals: Sequence[CustomerTotal]) -> None:
     """A line for each customer and currency."""
-    table = Table("customer", "name", "lines", "amount", "currency", box=None, pad_edge=False)
-    table.columns[2].justify = table.columns[3].justify = "right"
+    table = _table(["customer", "name"], ["lines", "amount"], ["currency"])
     for one in totals:
-        table.add_row(one.customer, one.customer_name, str(one.lines_count), one.amount, one.currency)
-    console.print(table)
+        table.add_row(one.customer, escape(one.customer_name), str(one.lines_count), one.amount, one.currency)
+    out.print(table)
 
 
-def show_lines(console: Console, items: Sequence[LineItem]) -> None:
+def show_lines(out: Console, items: Sequence[LineItem]) -> None:
     """A line for each line item."""
-    table = Table(
-        "customer", "charge", "dimensions", "quantity", "unit", "amount", "currency", box=None, pad_edge=False
-    )
-    table.columns[3].justify = table.columns[5].justify = "right"
+    table = _table(["customer", "charge", "dimensions"], ["quantity"], ["unit"], ["amount"], ["currency"])
     for item in items:
         values = ", ".join(f"{name}={value}" for name, value in item.dimensions.items())
-        table.add_row(item.customer, item.charge, values, item.quantity, item.unit, item.amount, item.currency)
-    console.print(table)
+        table.add_row(
+            item.customer, item.charge, escape(values), item.quantity, escape(item.unit), item.amount, item.currency
+        )
+    out.print(table)
+
+
+def _table(*groups: list[str]) -> Table:
+    """Groups of columns by turns of text, which may wrap, and of numbers, which may not."""
+    table = Table(box=None, pad_edge=False)
+    for place, names in enumerate(groups):
+        for name in names:
+            if place % 2:
+                table.add_column(name, justify="right", no_wrap=True)
+            else:
+                table.add_column(name, overflow="fold")
+    return table

@@ -16,7 +16,7 @@ from billing_export.assemble import UsageReader
 from billing_export.close import Closed, close_period, preview_lines
 from billing_export.log_wait import wait_for_ledger
 from billing_export.totals import CustomerTotal, run_totals, totals_of
-from metering.cli.billing_tables import run_fields, show_lines, show_totals
+from metering.cli.billing_tables import console, run_fields, show_lines, show_totals
 from metering.cli.connection import database_client, whoami
 from metering.clock import SystemClock
 from metering.config import load_settings
@@ -92,21 +92,21 @@ def _say(done: Closed, totals: Sequence[CustomerTotal], *, json: bool) -> None:
         document = {**run_fields(done.run), "changed": done.changed, "totals": totals}
         typer.echo(msgspec.json.encode(document))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    show_totals(console, totals)
+    out = console()
+    show_totals(out, totals)
     run = done.run
     if done.changed:
         forced = ", forced before its grace time was over" if run.forced else ""
-        console.print(f"Run {run.id} is closed with {run.lines_count} lines{forced}.")
+        out.print(f"Run {run.id} is closed with {run.lines_count} lines{forced}.")
     else:
-        console.print(f"Nothing changed: run {run.id} was closed at {run.at:%Y-%m-%d %H:%M:%S} UTC already.")
+        out.print(f"Nothing changed: run {run.id} was closed at {run.at:%Y-%m-%d %H:%M:%S} UTC already.")
 
 
 def _say_preview(lines: Sequence[LineItem], *, json: bool) -> None:
     if json:
         typer.echo(msgspec.json.encode({"dry_run": True, "lines": lines, "totals": totals_of(lines)}))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    show_lines(console, lines)
-    show_totals(console, totals_of(lines))
-    console.print("Nothing was frozen.")
+    out = console()
+    show_lines(out, lines)
+    show_totals(out, totals_of(lines))
+    out.print("Nothing was frozen.")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from billing_export import runs
 from billing_export.export import ExportFormat, export_runs
+from metering.cli.billing_tables import console
 from metering.cli.connection import database_client
 from metering.config import load_settings
 
@@ -41,6 +41,6 @@ def export(
     if json:
         typer.echo(msgspec.json.encode({"files": written}))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     for one in written:
-        console.print(f"{one['file']}: {one['lines_count']} lines of run {one['run']}", markup=False)
+        screen.print(f"{one['file']}: {one['lines_count']} lines of run {one['run']}", markup=False)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from billing_export.verify import Verified, verify_period
-from metering.cli.billing_tables import run_fields
+from metering.cli.billing_tables import console, run_fields
 from metering.cli.connection import database_client
 from metering.config import load_settings
 
@@ -51,7 +51,7 @@ def _say(done: Verified, *, json: bool) -> None:
         }
         typer.echo(msgspec.json.encode(document))
     elif not done.differences:
-        console = Console(highlight=False, soft_wrap=True)
-        console.print(
+        out = console()
+        out.print(
             f"Run {done.run.id}: {done.lines_count} lines are what their events say ({done.events_count} events read)."
         )

@@ -1,0 +1,289 @@
+"""Closing a period: the right lines, once, whoever closes, however often, and wherever it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+
+import msgspec
+import pytest
+
+from billing_export import runs
+from billing_export.close import STEPS, prepare, preview_lines
+from billing_export.line_store import read_lines, write_lines
+from billing_export.run import Run, RunState
+from metering import catalog_store
+from metering.catalog_file import parse_catalog
+from metering.clock import FixedClock
+from schemas.errors import InvariantViolationError, PeriodNotOverError, RequestError, RunError
+from schemas.line_item import LineItem, decode_line_item
+from schemas.usage_query import Cut, Position
+from tests.support.made_billing import CATALOG, CLOCK, GRACE_S, LINES, Reader, at, close, fold, other_connection
+from tests.support.made_usage import MadeEvent, UsageTables
+
+
+def documents(world: UsageTables, label: str = "2013-01") -> list[str]:
+    run = runs.find(world.client, label)
+    return [] if run is None else [line.document for line in read_lines(world.client, run)]
+
+
+def lines(world: UsageTables, label: str = "2013-01") -> list[LineItem]:
+    return [decode_line_item(text) for text in documents(world, label)]
+
+
+def shown(items: list[LineItem]) -> list[tuple[str, str, str, str, str, str]]:
+    return [
+        (one.customer, one.charge, "/".join(one.dimensions.values()), one.quantity, one.amount_unrounded, one.amount)
+        for one in items
+    ]
+
+
+def test_every_line_is_what_a_count_by_hand_gives(world: UsageTables) -> None:
+    done = close(world.client)
+
+    assert shown(lines(world)) == LINES
+    assert (done.changed, done.run.state, done.run.lines_count) == (True, RunState.CLOSED, len(LINES))
+    assert done.run.cut == Cut(positions=(Position(epoch="log-1", partition=0, offset=9),))
+
+
+def test_a_line_says_what_an_invoice_and_a_proof_need(world: UsageTables) -> None:
+    close(world.client)
+    calls = lines(world)[1]
+
+    assert (calls.run, calls.revision, calls.corrects, calls.catalog_version) == ("2013-01.1", 0, None, 1)
+    assert (calls.period, calls.timezone, calls.period_start, calls.period_end) == (
+        "2013-01", "America/New_York", at("2013-01-01T05:00"), at("2013-02-01T05:00"),
+    )  # fmt: skip
+    assert (calls.customer_name, calls.subscription, calls.plan, calls.model) == (
+        "=Acme",
+        "acme-1",
+        "standard",
+        "graduated",
+    )
+    assert (calls.description, calls.meter, calls.unit, calls.currency) == ("Calls", "count", "calls", "USD")
+    assert [(one.quantity, one.flat_amount, one.amount) for one in calls.tiers] == [("2", "0", "2.01"), ("2", "3", "4")]
+    assert calls.events_count == 4
+
+
+def test_usage_counts_only_while_the_subscription_lasts(world: UsageTables) -> None:
+    close(world.client)
+    bolt = lines(world)[4]
+
+    assert (bolt.period_start, bolt.service_start, bolt.service_end) == (
+        at("2013-01-01T00:00"), at("2013-01-10T00:00"), at("2013-02-01T00:00"),
+    )  # fmt: skip
+
+
+def test_closing_again_changes_nothing_and_says_so(world: UsageTables) -> None:
+    first = close(world.client)
+    before = documents(world)
+    fold(world, [MadeEvent(offset=10, time=at("2013-01-20T00:00"), value="5")])
+
+    again = close(world.client)
+
+    assert (again.changed, again.run) == (False, first.run)
+    assert documents(world) == before
+
+
+def test_a_charge_without_usage_has_a_line_unless_it_is_grouped(world: UsageTables) -> None:
+    close(world.client, "2012-12")
+
+    assert shown(lines(world, "2012-12")) == [
+        ("acme", "fee", "", "1", "49.9", "49.90"),
+        ("acme", "calls", "", "1", "1.005", "1.01"),
+        ("acme", "traffic", "eu", "1000", "333", "333.00"),
+    ]
+    close(world.client, "2012-11")
+    assert shown(lines(world, "2012-11")) == [
+        ("acme", "fee", "", "1", "49.9", "49.90"),
+        ("acme", "calls", "", "0", "0", "0.00"),
+    ]
+
+
+def test_a_period_is_not_closed_before_its_grace_time_is_over_for_the_last_customer(world: UsageTables) -> None:
+    # acme's January ends at 05:00 UTC on 1 February.
+    over = at("2013-02-01T05:00") + timedelta(seconds=GRACE_S)
+
+    with pytest.raises(PeriodNotOverError, match="over at 2013-02-02 05:00:00 UTC"):
+        close(world.client, clock=FixedClock(over - timedelta(microseconds=1)))
+    assert runs.find(world.client, "2013-01") is None
+    assert close(world.client, clock=FixedClock(over)).run.forced is False
+
+
+def test_a_forced_close_is_recorded_as_forced(world: UsageTables) -> None:
+    assert close(world.client, clock=FixedClock(at("2013-01-20T00:00")), force=True).run.forced is True
+
+
+def test_force_is_not_recorded_where_it_was_not_needed(world: UsageTables) -> None:
+    assert close(world.client, force=True).run.forced is False
+
+
+def test_a_dry_run_shows_the_lines_and_writes_nothing(world: UsageTables) -> None:
+    items = preview_lines(world.client, "2013-01", read_usage=Reader(world.client), clock=CLOCK, grace_s=GRACE_S)
+
+    assert shown(items) == LINES
+    assert runs.find(world.client, "2013-01") is None
+    assert world.client.query("SELECT count() FROM line_items").result_rows == [(0,)]
+
+
+def test_a_month_nobody_is_subscribed_in_cannot_be_closed(world: UsageTables) -> None:
+    with pytest.raises(RunError, match="no subscription has any time in 2012-05"):
+        close(world.client, "2012-05")
+
+
+def test_a_label_that_is_no_month_cannot_be_closed(world: UsageTables) -> None:
+    with pytest.raises(RequestError, match="'2013-13' is no period"):
+        close(world.client, "2013-13")
+
+
+def test_without_a_catalog_nothing_can_be_closed(world: UsageTables) -> None:
+    world.clear()
+
+    with pytest.raises(RunError, match="no catalog was applied"):
+        close(world.client)
+
+
+def test_nothing_is_billed_on_a_ledger_with_a_gap(world: UsageTables) -> None:
+    fold(world, [MadeEvent(offset=12, time=at("2013-01-20T00:00"))])
+
+    with pytest.raises(InvariantViolationError, match="does not account for the offsets before 12"):
+        close(world.client)
+    assert runs.find(world.client, "2013-01") is None
+
+
+def test_a_close_goes_on_with_the_cut_and_the_catalog_it_was_claimed_with(world: UsageTables) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(step: str) -> None:
+        if step == "lines_read":
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        close(world.client, on_step=die)
+    fold(world, [MadeEvent(offset=10, time=at("2013-01-20T00:00"), value="5")])
+    dearer = parse_catalog(CATALOG.replace("49.90", "99.90"))
+    catalog_store.apply(world.client, dearer, clock=CLOCK, applied_by="test")
+
+    done = close(world.client)
+
+    assert (done.run.catalog_version, done.run.cut.positions[0].offset) == (1, 9)
+    assert shown(lines(world)) == LINES
+
+
+def test_of_two_claims_the_first_holds_whatever_the_second_says(world: UsageTables) -> None:
+    def prepared(by: str) -> Run:
+        return prepare(
+            world.client, "2013-01", clock=CLOCK, grace_s=GRACE_S, closed_by=by, code_version="test", force=False
+        )
+
+    first = prepared("ada")
+    fold(world, [MadeEvent(offset=10, time=at("2013-01-20T00:00"), value="5")])
+    second = prepared("bob")
+    assert first.cut != second.cut
+
+    assert runs.claim(world.client, first) == first
+    assert runs.claim(world.client, second) == first
+
+
+def test_lines_of_another_making_stop_the_run_before_it_is_frozen(world: UsageTables) -> None:
+    claimed = runs.claim(
+        world.client,
+        prepare(world.client, "2013-01", clock=CLOCK, grace_s=GRACE_S, closed_by="", code_version="", force=False),
+    )
+    stray = preview_lines(world.client, "2013-01", read_usage=Reader(world.client), clock=CLOCK, grace_s=GRACE_S)[0]
+    write_lines(world.client, [msgspec.structs.replace(stray, run=claimed.id)], 99)
+
+    with pytest.raises(InvariantViolationError, match="has 10 lines but 11 are stored"):
+        close(world.client)
+    with pytest.raises(RunError, match="is being closed; its lines are not frozen yet"):
+        runs.closed(world.client, "2013-01")
+
+
+def test_two_closers_at_once_freeze_one_set_of_lines(world: UsageTables) -> None:
+    together = Barrier(3)
+
+    def race(number: int) -> tuple[bool, str]:
+        client = other_connection(world.settings)
+        clock = FixedClock(datetime(2013, 2, 3, 0, 0, number, tzinfo=UTC))
+
+        def meet(step: str) -> None:
+            if step in ("claimed", "freezing"):
+                together.wait(timeout=60)
+
+        try:
+            done = close(client, clock=clock, closed_by=f"closer {number}", on_step=meet)
+        finally:
+            client.close()
+        return done.changed, done.run.lines_digest
+
+    with ThreadPoolExecutor(3) as pool:
+        ends = list(pool.map(race, range(3)))
+
+    assert len({digest for _, digest in ends}) == 1
+    assert shown(lines(world)) == LINES
+    states = world.client.query("SELECT state, count() FROM runs GROUP BY state ORDER BY state").result_rows
+    assert states == [("closed", 1), ("closing", 1)]
+
+
+CLOSER = """
+import os, signal, sys
+from metering.clickhouse import connect
+from metering.config import load_settings
+from tests.support.made_billing import close
+
+fatal = sys.argv[1]
+
+def die(step):
+    if step == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+client = connect(load_settings())
+done = close(client, on_step=die)
+print(done.changed, done.run.lines_digest)
+client.close()
+"""
+
+
+def closer(world: UsageTables, fatal: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "METERING_CLICKHOUSE_URL": world.settings.clickhouse_url,
+        "METERING_CLICKHOUSE_USERNAME": world.settings.clickhouse_username,
+        "METERING_CLICKHOUSE_PASSWORD": world.settings.clickhouse_password,
+        "METERING_CLICKHOUSE_DATABASE": world.settings.clickhouse_database,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", CLOSER, fatal],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("fatal", STEPS)
+def test_a_closer_killed_at_any_step_leaves_the_same_lines_to_the_next(world: UsageTables, fatal: str) -> None:
+    process = closer(world, fatal)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, complaint
+
+    done = close(world.client)
+
+    assert done.changed is (fatal != "frozen")
+    assert shown(lines(world)) == LINES
+
+
+def test_two_processes_that_close_at_once_agree(world: UsageTables) -> None:
+    processes = [closer(world, "never") for _ in range(2)]
+    outcomes = [process.communicate(timeout=120) for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert len({output.split()[1] for output, _ in outcomes}) == 1
+    assert shown(lines(world)) == LINES
