@@ -1,0 +1,259 @@
+"""Rebuilding rollups from the stored events: fills a meter that came later, checks what is written, mends it.
+
+Everything is folded again, by the code that the worker folds with, into a scratch database; only then is it compared
+with the live tables and the difference written. Safe beside running workers: a row is the absolute state of its key
+up to a position, so an older one never replaces a newer one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from aggregators import columns, store
+from aggregators.decide import Accepted, Decision
+from aggregators.partition import Partition, known_days_filter
+from aggregators.store import LedgerEnd
+from metering.migrate import migrations, statements
+from schemas.admission import Admission
+from schemas.catalog import AppliedCatalog
+from schemas.errors import EventRejectedError
+from schemas.meter import Measurement, MeterVersion
+from schemas.usage_event import UsageEvent, decode_event
+
+OFFSETS_AT_A_TIME: Final = 100_000
+MIGRATIONS: Final = ("0002_rollups.sql", "0003_members.sql")
+"""The migrations that make the tables a rebuild writes."""
+STATE_KEYS_MAX: Final = 500_000
+
+_EVENTS: Final = """
+SELECT offset, digest, raw FROM events FINAL
+WHERE epoch = {epoch:String} AND partition = {partition:UInt32} AND offset >= {first:UInt64} AND offset <= {last:UInt64}
+  AND type IN {types:Array(String)}
+ORDER BY offset
+"""
+_KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
+_KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member"}
+_WITHIN: Final = (
+    "meter IN {meters:Array(String)} AND arrayExists(one -> one.1 = epoch AND one.2 = partition AND position < one.3, "
+    "{ends:Array(Tuple(String, UInt32, UInt64))})"
+)
+
+
+class Folded(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition's part of a rebuild: its log, and the ledger's end that it goes up to."""
+
+    epoch: str
+    partition: int
+    end: LedgerEnd
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """How a live table differs from what its events say, in rows."""
+
+    table: str
+    missing: int
+    surplus: int
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild did. `unreadable` counts events that a later meter cannot read; they do not count for it."""
+
+    meters: list[str]
+    events_read: int
+    unreadable: int
+    differences: list[Difference]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the live tables held just what the events say."""
+        return not any(one.missing or one.surplus for one in self.differences)
+
+
+class Rebuild:
+    """Folds the stored events of some meters again and compares or writes the result."""
+
+    def __init__(self, connect: Callable[[str | None], Client], catalog: AppliedCatalog, meters: Sequence[str]) -> None:
+        """`connect` gives a client on a database; None is the live one."""
+        self._connect = connect
+        self._live = connect(None)
+        self._catalog = catalog
+        self._meters = sorted(meters)
+        self._versions = tuple(one for one in catalog.meter_versions if one.meter.name in self._meters)
+        self._events_read = 0
+        self._unreadable = 0
+
+    def run(self, *, write: bool, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rebuilt:
+        """Fold, compare and, with `write`, mend. `progress` is told offsets done and in all."""
+        parts = self._parts()
+        total = sum(part.end.next_offset for part in parts)
+        with self._scratch() as scratch:
+            done = 0
+            for part in parts:
+                for offsets in self._fold(part, scratch):
+                    done += offsets
+                    progress(min(done, total), total)
+            differences = [self._settle(table, scratch, parts, write=write) for table in ("members", "rollups")]
+        return Rebuilt(
+            meters=self._meters,
+            events_read=self._events_read,
+            unreadable=self._unreadable,
+            differences=differences,
+        )
+
+    def _parts(self) -> list[Folded]:
+        epochs = [row[0] for row in self._live.query("SELECT DISTINCT epoch FROM positions ORDER BY epoch").result_rows]
+        return [
+            Folded(epoch=epoch, partition=partition, end=end)
+            for epoch in epochs
+            for partition, end in sorted(store.ledger_ends(self._live, epoch).items())
+        ]
+
+    def _fold(self, part: Folded, scratch: Client) -> Iterator[int]:
+        """Fold one partition into the scratch tables; yields how many offsets each step went through."""
+        live = Partition(part.end, known_days_filter([]))
+        live.begin_catalog(self._catalog.version, self._versions)
+        fill = Partition(LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]))
+        fill.begin_catalog(self._catalog.version, self._versions)
+        reader = _Reader(self._versions)
+        first_of = {one: series.position_first for one, series in live.series.items()}
+        for first in range(0, part.end.next_offset, OFFSETS_AT_A_TIME):
+            last = min(first + OFFSETS_AT_A_TIME, part.end.next_offset) - 1
+            accepted = list(self._accepted(part, first, last, reader))
+            for partition, is_live in ((live, True), (fill, False)):
+                chosen = [_choose(one, first_of, is_live=is_live) for one in accepted]
+                self._take_in(part, partition, [one for one in chosen if one.measured], last, scratch)
+            yield last - first + 1
+
+    def _accepted(self, part: Folded, first: int, last: int, reader: _Reader) -> Iterator[Accepted]:
+        parameters = {
+            "epoch": part.epoch,
+            "partition": part.partition,
+            "first": first,
+            "last": last,
+            "types": sorted({one.meter.event_type for one in self._versions}),
+        }
+        rows = self._live.query(_EVENTS, parameters, column_formats={"raw": "bytes"}).result_rows
+        self._events_read += len(rows)
+        for offset, digest, raw in rows:
+            event = decode_event(raw)
+            measured, unreadable = reader.read(event)
+            self._unreadable += unreadable
+            yield Accepted(event, offset, 0, int(digest), raw, is_stored=True, measured=measured)
+
+    def _take_in(
+        self, part: Folded, partition: Partition, accepted: list[Accepted], last: int, scratch: Client
+    ) -> None:
+        if not accepted:
+            return
+        decision = Decision(
+            epoch=part.epoch,
+            topic="",
+            partition=part.partition,
+            first=accepted[0].offset,
+            last=last,
+            logged_at_last_ms=0,
+            accepted=accepted,
+            duplicate=0,
+            rejected=[],
+            absent=0,
+        )
+        partition.take_in(
+            decision, lambda days, series: store.states(scratch, part.epoch, part.partition, days, series)
+        )
+        partition.take_pending()
+        states, members = partition.fold.take_dirty()
+        store.insert(scratch, "members", columns.members_table(part.epoch, part.partition, members, partition.series))
+        store.insert(scratch, "rollups", columns.rollups_table(part.epoch, part.partition, states, partition.series))
+        if partition.fold.keys_count > STATE_KEYS_MAX:
+            partition.fold.forget(STATE_KEYS_MAX // 2, frozenset())
+
+    def _settle(self, table: str, scratch: Client, parts: Sequence[Folded], *, write: bool) -> Difference:
+        """Compare a live table with the scratch one up to the ledger's ends, and write what differs."""
+        parameters = {
+            "meters": self._meters,
+            "ends": [(part.epoch, part.partition, part.end.next_offset) for part in parts],
+            "scratch": scratch.database,
+            "table": table,
+        }
+        rebuilt = "SELECT * FROM {scratch:Identifier}.{table:Identifier} FINAL"
+        # What the live worker has moved on past the ledger's end is newer than this rebuild, and none of its business.
+        present = f"SELECT * FROM {{table:Identifier}} FINAL WHERE {_WITHIN}"  # noqa: S608 - constants
+        newer = (
+            f"SELECT {_KEYS[table]} FROM {{table:Identifier}} FINAL WHERE meter IN {{meters:Array(String)}} "  # noqa: S608
+            f"AND NOT ({_WITHIN})"
+        )
+        wanted = f"{rebuilt} WHERE ({_KEYS[table]}) NOT IN ({newer})"
+        missing = _count(self._live, f"{wanted} EXCEPT {present}", parameters)
+        surplus = _count(self._live, f"{present} EXCEPT {rebuilt}", parameters)
+        if write and surplus:
+            # Also rows whose key is right but whose content is not: a newer wrong row would outlive the right one.
+            self._live.command(
+                f"DELETE FROM {{table:Identifier}} WHERE {_WITHIN} AND ({_KEYS[table]}) IN "  # noqa: S608 - constants
+                f"(SELECT {_KEYS[table]} FROM ({present} EXCEPT {rebuilt}))",
+                parameters,
+            )
+        if write and (missing or surplus):
+            self._live.command(
+                f"INSERT INTO {{table:Identifier}} SELECT * FROM ({wanted} EXCEPT {present})",  # noqa: S608 - constants
+                parameters,
+            )
+        return Difference(table=table, missing=missing, surplus=surplus)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Client]:
+        """A database with empty copies of the rollup tables, dropped at the end."""
+        name = f"{self._live.database}_rebuild_{uuid.uuid4().hex[:12]}"
+        self._live.command("CREATE DATABASE {name:Identifier}", {"name": name})
+        try:
+            client = self._connect(name)
+            try:
+                for migration, text in migrations():
+                    if migration in MIGRATIONS:
+                        for statement in statements(text):
+                            client.command(statement)
+                yield client
+            finally:
+                client.close()
+        finally:
+            self._live.command("DROP DATABASE {name:Identifier}", {"name": name})
+
+
+class _Reader:
+    """Measures stored events for some meter versions, each by itself: the events were accepted long ago."""
+
+    def __init__(self, versions: Sequence[MeterVersion]) -> None:
+        self._admissions = [Admission((one,), ()) for one in versions]
+        self._types = [one.meter.event_type for one in versions]
+
+    def read(self, event: UsageEvent) -> tuple[list[tuple[MeterVersion, Measurement]], int]:
+        """(what each version sees, how many versions cannot read the event)."""
+        measured: list[tuple[MeterVersion, Measurement]] = []
+        unreadable = 0
+        for event_type, admission in zip(self._types, self._admissions, strict=True):
+            if event_type != event.type:
+                continue
+            try:
+                measured += admission.measurements(event)
+            except EventRejectedError:
+                unreadable += 1
+        return measured, unreadable
+
+
+def _choose(one: Accepted, first_of: dict[tuple[str, int], int], *, is_live: bool) -> Accepted:
+    """The event with the measurements of the live series (or of the fill, which covers the offsets before)."""
+    measured = [
+        (version, measurement)
+        for version, measurement in one.measured
+        if (one.offset >= first_of[version.meter.name, version.version]) == is_live
+    ]
+    return msgspec.structs.replace(one, measured=measured)
+
+
+def _count(client: Client, query: str, parameters: dict[str, object]) -> int:
+    return int(client.query(f"SELECT count() FROM ({query})", parameters).result_rows[0][0])  # noqa: S608 - constants
