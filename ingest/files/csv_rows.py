@@ -23,7 +23,14 @@ def csv_events(
     """
     # Surrogates let one row with broken bytes be reported while the others still load.
     text = io.TextIOWrapper(cast("IO[bytes]", stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        yield from _events(csv.reader(text, delimiter=delimiter, strict=True), mapping, maker, file)
+    finally:
+        # The stream belongs to the caller, and the wrapper would close it.
+        text.detach()
+
+
+def _events(rows: Any, mapping: Mapping, maker: EventMaker, file: str) -> Iterator[FileEvent | RowProblem]:
     columns = _header(rows, file)
     mapping.check_columns(columns, where=file)
     reader = _RowReader(columns, mapping, maker)

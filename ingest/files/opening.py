@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import zstandard
 
@@ -42,8 +43,7 @@ def open_plain(path: Path, on_bytes: ProgressCallback | None = None) -> Iterator
         if suffix == ".gz":
             yield stack.enter_context(gzip.GzipFile(fileobj=counted, mode="rb"))
         elif suffix == ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
-            yield stack.enter_context(io.BufferedReader(reader))
+            yield stack.enter_context(io.BufferedReader(_Zstd(counted)))
         elif suffix == ".zip":
             yield stack.enter_context(_open_zip(counted, path, stack))
         else:
@@ -61,6 +61,41 @@ def _open_zip(raw: IO[bytes], path: Path, stack: ExitStack) -> Any:
             f"holds {len(names)} files, expected one", where=str(path), fix="Unpack it and name the files"
         )
     return io.BufferedReader(archive.open(names[0]))
+
+
+class _Zstd(io.RawIOBase):
+    """Inflates zstd frames. The library's own reader takes a file that was cut off for one that has ended."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._begun = False
+        self._inflated = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._inflated:
+            chunk = self._raw.read(_CHUNK_BYTES)
+            if not chunk:
+                if self._begun and not self._frame.eof:
+                    raise EOFError("the file was cut off")
+                return 0
+            self._inflated = self._inflate(chunk)
+        size_bytes = min(len(buffer), len(self._inflated))
+        buffer[:size_bytes], self._inflated = self._inflated[:size_bytes], self._inflated[size_bytes:]
+        return size_bytes
+
+    def _inflate(self, chunk: bytes) -> bytes:
+        pieces = []
+        while chunk:
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._begun = True
+            pieces.append(self._frame.decompress(chunk))
+            chunk = self._frame.unused_data if self._frame.eof else b""
+        return b"".join(pieces)
 
 
 class _Counted(io.RawIOBase):
@@ -85,4 +120,8 @@ class _Counted(io.RawIOBase):
         return size_bytes
 
 
-_COMPRESSIONS = frozenset({".gz", ".zst", ".zip"})
+_COMPRESSIONS: Final = frozenset({".gz", ".zst", ".zip"})
+_CHUNK_BYTES: Final = 16 * 1024
+
+BROKEN_FILE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, zstandard.ZstdError)
+"""What reading raises when a file is damaged or cut off."""

@@ -10,7 +10,7 @@ from ingest.files.csv_rows import csv_events
 from ingest.files.events import EventMaker, FileEvent, RowProblem
 from ingest.files.jsonl_rows import jsonl_events
 from ingest.files.mapping import Mapping
-from ingest.files.opening import ProgressCallback, open_plain, plain_suffix
+from ingest.files.opening import BROKEN_FILE, ProgressCallback, open_plain, plain_suffix
 from ingest.files.parquet_rows import parquet_events
 from schemas.errors import RequestError
 
@@ -48,7 +48,20 @@ class FileReader:
         return self._maker.times.skipped if self._maker else 0
 
     def read(self, path: Path, on_bytes: ProgressCallback | None = None) -> Iterator[FileEvent | RowProblem]:
-        """The file's events and the rows that make none, in order, in constant memory. Raises RequestError."""
+        """The file's events and the rows that make none, in order, in constant memory.
+
+        Raises RequestError for a file that cannot be read, also in the middle of it when it is damaged or cut off.
+        """
+        try:
+            yield from self._read(path, on_bytes)
+        except BROKEN_FILE as error:
+            raise RequestError(
+                f"is damaged or no {path.suffix} file ({error or 'it was cut off'})",
+                where=str(path),
+                fix="Get the file again; what was loaded until here counts once when it is loaded again",
+            ) from error
+
+    def _read(self, path: Path, on_bytes: ProgressCallback | None) -> Iterator[FileEvent | RowProblem]:
         format_ = self._format or FORMATS.get(plain_suffix(path), "")
         if format_ not in FORMATS.values():
             raise RequestError(

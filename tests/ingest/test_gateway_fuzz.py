@@ -59,7 +59,11 @@ CODINGS = st.sampled_from([b"", b"", b"", b"gzip", b"zstd", b"identity", b"nonse
 def test_bad_input_is_never_a_5xx(
     gateway: Any, body: bytes, content_type: str, headers: dict[bytes, bytes], coding: bytes, partial: bool
 ) -> None:
-    sent = [(b"content-type", content_type.encode()), *headers.items(), *([(b"content-encoding", coding)] if coding else [])]
+    sent = [
+        (b"content-type", content_type.encode()),
+        *headers.items(),
+        *([(b"content-encoding", coding)] if coding else []),
+    ]
 
     answer = httpx.post(
         f"{gateway.url}/v1/events", content=body, headers=sent, params={"partial": str(partial).lower()}, timeout=30
