@@ -15,6 +15,8 @@ import pytest
 import uvicorn
 from confluent_kafka import Consumer, TopicPartition
 
+from litestar import Litestar
+
 from ingest.gateway import create_gateway
 from metering.clock import Clock, FixedClock
 from metering.config import Settings, load_settings
@@ -192,3 +194,15 @@ def log(kafka_settings: Settings) -> LogReader:
 def running_gateway_of() -> Any:
     """Starts a gateway with other settings, a catalog or a clock; a context manager."""
     return running_gateway
+
+
+@pytest.fixture
+def served_app() -> Any:
+    """Serves routes in place of the gateway; a context manager that gives the URL."""
+
+    @contextmanager
+    def serve_routes(*routes: Any) -> Iterator[str]:
+        with served(Litestar(list(routes), openapi_config=None)) as url:
+            yield url
+
+    return serve_routes
