@@ -197,12 +197,3 @@ def test_before_anything_was_applied_or_used_the_views_are_empty(tables: UsageTa
     counts = [tables.client.command("SELECT count() FROM {view:Identifier}", {"view": name}) for name in names]
 
     assert counts == [0, 0, 0, 0, 0]
-
-
-def test_every_view_and_every_column_of_it_has_a_comment(tables: UsageTables) -> None:
-    undocumented = tables.client.query(
-        "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment = ''"
-        " UNION ALL SELECT name, '' FROM system.tables WHERE database = currentDatabase() AND comment = ''"
-    ).result_rows
-
-    assert undocumented == []
