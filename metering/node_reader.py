@@ -7,10 +7,12 @@ import types
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import FieldInfo
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from schemas.catalog_check import SECTION_OF, Part, Reference, did_you_mean
@@ -84,13 +86,13 @@ class NodeReader:
         return found
 
     def _record(self, node: Node, kind: type[msgspec.Struct], path: Path, *, tagged: bool = False) -> Any:
-        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        fields = _fields(kind)
         entries = self._entries(node, path, f"a mapping with {', '.join(fields)}")
         if entries is None:
             return UNREADABLE
         if tagged:
             entries.pop("model", None)
-        hints = get_type_hints(kind, include_extras=True)
+        hints = _hints(kind)
         values: dict[str, Any] = {}
         for name, child in entries.items():
             if name in fields:
@@ -168,6 +170,16 @@ class NodeReader:
             return self._fail(path, fault)
         value = msgspec.convert(text, kind, strict=False)
         return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+
+
+@lru_cache(maxsize=64)
+def _fields(kind: type[msgspec.Struct]) -> dict[str, FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def _merged(node: MappingNode) -> Iterator[tuple[Node, Node]]:

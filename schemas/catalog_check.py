@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, TypeVar
 from zoneinfo import available_timezones
 
@@ -95,8 +96,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _walk(path: Path, value: object) -> Iterator[Part]:
     if isinstance(value, msgspec.Struct):
         yield path, value
-        for field in msgspec.structs.fields(value):
-            yield from _walk((*path, field.encode_name), getattr(value, field.name))
+        for name, encoded in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+            yield from _walk((*path, encoded), getattr(value, name))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from _walk((*path, index), item)
@@ -156,8 +157,14 @@ def _filter_problems(path: Path, one: Filter) -> Iterator[Problem]:
         yield Problem(path=path, what=f"{text!r} stands in any_of and in none_of, expected one of them")
 
 
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    """Every zone's name; finding them reads many files."""
+    return frozenset(available_timezones())
+
+
 def _customer_problems(path: Path, customer: Customer) -> Iterator[Problem]:
-    zones = available_timezones()
+    zones = _zones()
     if customer.timezone not in zones:
         yield Problem(
             path=(*path, "timezone"),
