@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 from chdb import _chdb
 
 from metering.clock import Clock
+from metering.embedded.clickhouse_ask import Answer, Ask
 from metering.embedded.clickhouse_statement import (
     READONLY,
     SESSION_IS_LOCKED,
@@ -37,33 +37,6 @@ QUERIES_MAX = 64
 APPEND_BYTES = 8 * 1024 * 1024
 SETTING_NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_.]*\Z")
 PARAMETER_NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to the engine. `query` holds the statement and, for an INSERT … FORMAT, the data after it."""
-
-    query: bytes
-    data: bytes = b""
-    database: str = ""
-    settings: Mapping[str, str] = {}
-    parameters: Mapping[str, str] = {}
-    format: str = "TabSeparated"
-    read_only: bool = False
-    session_id: str = ""
-    session_check: bool = False
-    session_timeout_s: float = 60.0
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `rows_written` counts what an INSERT brought, before the engine dropped repeated blocks."""
-
-    body: bytes
-    has_result: bool
-    rows_read: int = 0
-    bytes_read: int = 0
-    rows_written: int = 0
-    bytes_written: int = 0
-    result_rows: int = 0
 
 
 class Connection:
@@ -249,6 +222,9 @@ def _as_statement_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise StatementError(str(error)) from error
+    except UnicodeDecodeError as error:
+        # chdb cannot hand over a message that quotes bytes which are no UTF-8.
+        raise refusal(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: the statement is not UTF-8") from error
 
 
 def _check(use: _Use, ask: Ask) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import zstandard
 
-from metering.embedded.clickhouse_engine import Ask
+from metering.embedded.clickhouse_ask import Ask
 from metering.embedded.clickhouse_statement import DEFAULT_FORMAT, NOT_IMPLEMENTED, StatementError, refusal
 
 CANNOT_PARSE = 6

@@ -27,7 +27,9 @@ import orjson
 
 from metering.clock import SystemClock
 from metering.config import load_settings
-from metering.embedded.clickhouse_engine import Answer, Ask, Engine
+from metering.embedded.clickhouse_ask import Answer, Ask
+from metering.embedded.clickhouse_body import BrokenBodyError, read_body
+from metering.embedded.clickhouse_engine import Engine
 from metering.embedded.clickhouse_request import read_ask
 from metering.embedded.clickhouse_statement import (
     AUTHENTICATION_FAILED,
@@ -43,7 +45,6 @@ from schemas.errors import MeteringError
 
 PORT_VARIABLE = "METERING_CLICKHOUSE_PORT"
 TABLES_FOLDER = "tables"
-BODY_BYTES_MAX = 2 * 1024 * 1024 * 1024
 DRAIN_S = 10.0
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -106,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         started_s = time.monotonic()
         query_id = str(uuid.uuid4())
         try:
-            body = self._read_body()
+            body = read_body(self.rfile, self.headers)
             self._check_origin()
             headers = {name.lower(): value for name, value in self.headers.items()}
             ask, interface = read_ask(self.command, self.path, headers, body)
@@ -121,6 +122,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             answer = self.server.engine.run(ask)
         except StatementError as error:
+            # What is left of a body nobody read would be taken for the next request.
+            self.close_connection = self.close_connection or isinstance(error, BrokenBodyError)
             self._reply_error(error, query_id)
             return
         shared["X-ClickHouse-Summary"] = _summary(answer, time.monotonic() - started_s)
@@ -175,50 +178,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value.replace("\r", " ").replace("\n", " "))
         self.end_headers()
 
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return self._read_chunks()
-        text = self.headers.get("Content-Length", "0")
-        if not text.isascii() or not text.isdigit() or int(text) > BODY_BYTES_MAX:
-            self.close_connection = True
-            raise refusal(36, "BAD_ARGUMENTS", f"Content-Length {text!r} is no length up to {BODY_BYTES_MAX}")
-        body = self.rfile.read(int(text))
-        if len(body) < int(text):
-            self._cut_short()
-        return body
-
-    def _read_chunks(self) -> bytes:
-        chunks: list[bytes] = []
-        total = 0
-        while True:
-            head = self.rfile.readline(66).split(b";")[0].strip()
-            try:
-                size = int(head, 16)
-            except ValueError:
-                self._cut_short()
-            total += size
-            if total > BODY_BYTES_MAX or size < 0:
-                self.close_connection = True
-                raise refusal(36, "BAD_ARGUMENTS", f"The body is longer than {BODY_BYTES_MAX} bytes")
-            chunk = self.rfile.read(size)
-            end = self.rfile.readline(66)
-            if len(chunk) < size or (size and end != b"\r\n"):
-                self._cut_short()
-            if size == 0:
-                while end not in (b"\r\n", b"\n", b""):
-                    end = self.rfile.readline(66)
-                return b"".join(chunks)
-            chunks.append(chunk)
-
-    def _cut_short(self) -> None:
-        """A client that died while sending rows must not have half of them inserted."""
-        self.close_connection = True
-        raise refusal(33, "CANNOT_READ_ALL_DATA", "The request ended before its body did; nothing was run")
-
     def _check_origin(self) -> None:
-        host = urlsplit(f"//{self.headers.get('Host', HOST)}").hostname
         origin = self.headers.get("Origin")
-        if host not in LOCAL_NAMES or (origin is not None and urlsplit(origin).hostname not in LOCAL_NAMES):
+        sites = [f"//{self.headers.get('Host', HOST)}", *([] if origin is None else [origin])]
+        try:
+            local = all(urlsplit(site).hostname in LOCAL_NAMES for site in sites)
+        except ValueError:
+            local = False
+        if not local:
             raise refusal(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", "Requests of other sites are refused")
 
     def _authenticate(self, interface: dict[str, str]) -> None:

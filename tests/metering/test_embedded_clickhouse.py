@@ -31,7 +31,6 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.query import arrow_buffer
 
 from metering.embedded.clickhouse import EmbeddedClickHouse
-from metering.embedded.ports import is_free
 from metering.embedded.process import python_env
 from schemas.errors import AlreadyRunningError, PortTakenError
 
@@ -345,7 +344,16 @@ def test_a_request_whose_body_breaks_off_inserts_nothing(server: EmbeddedClickHo
     assert client.command(f"SELECT count() FROM {name}") == 0
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "https://example.org"}, {"Host": "rebound.example.org"}])
+def test_a_statement_that_is_no_utf_8_is_a_syntax_error(server: EmbeddedClickHouse) -> None:
+    for wait_end_of_query in ("0", "1"):
+        status, headers, _ = ask(server, body=b"SELECT \xff\xfe", wait_end_of_query=wait_end_of_query)
+        assert (status, headers["x-clickhouse-exception-code"]) == (400, "62")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://example.org"}, {"Host": "rebound.example.org"}, {"Host": "[::1"}, {"Origin": "null"}],
+)
 def test_a_web_page_of_another_site_is_refused(server: EmbeddedClickHouse, headers: dict[str, str]) -> None:
     assert ask(server, "SELECT 1", headers=headers)[0] == 403
 
@@ -488,23 +496,23 @@ def test_a_taken_port_is_named_with_its_setting(server: EmbeddedClickHouse, tmp_
 def test_the_engine_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from metering.embedded.clickhouse import EmbeddedClickHouse\n"
-        "server = EmbeddedClickHouse(Path(sys.argv[1])); server.start(); print(server.port, flush=True)\n"
+        "server = EmbeddedClickHouse(Path(sys.argv[1])); server.start(); print(server.pid, flush=True)\n"
         "time.sleep(600)"
     )
     starter = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, env=python_env(), text=True
     )
     assert starter.stdout is not None
-    port = int(starter.stdout.readline())
-    assert not is_free(port)
+    engine = Path(f"/proc/{int(starter.stdout.readline())}")
+    assert engine.exists()
 
     starter.send_signal(signal.SIGKILL)
     starter.wait()
     starter.stdout.close()
 
     deadline = time.monotonic() + 30
-    while not is_free(port):
-        assert time.monotonic() < deadline, "an orphan still listens"
+    while engine.exists():
+        assert time.monotonic() < deadline, "the engine lives on"
         time.sleep(0.05)
     with EmbeddedClickHouse(tmp_path) as again:
         assert ask(again, "SELECT 1")[2] == b"1\n"
