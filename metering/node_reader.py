@@ -15,9 +15,9 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from schemas.catalog_check import SECTION_OF, Part, Reference, did_you_mean
+from schemas.catalog_check import SECTION_OF, Part, Reference
 from schemas.plan import CHARGE_MODELS
-from schemas.problem import Path, Problem
+from schemas.problem import Path, Problem, did_you_mean
 from schemas.quantity import QuantityError, parse_quantity
 
 TAG_PREFIX: Final = "tag:yaml.org,2002:"
