@@ -26,6 +26,7 @@ from metering.config import Settings
 JUDGE_SLICE_EVENTS: Final = 250
 """Events judged between two looks at other requests."""
 
+_PARAMETERS: Final = frozenset({"partial", "positions"})
 _RETRY: Final = {"Retry-After": str(RETRY_AFTER_S)}
 
 
@@ -214,6 +215,7 @@ def events_route(service: EventsService, metrics: GatewayMetrics) -> Any:
         ] = False,
     ) -> Response[bytes]:
         try:
+            _check_names(request)
             status, answer = await service.accept(request, partial=partial, positions=positions)
         except ProblemError as error:
             metrics.requests.labels(str(error.problem.status)).inc()
@@ -222,3 +224,15 @@ def events_route(service: EventsService, metrics: GatewayMetrics) -> Any:
         return Response(msgspec.json.encode(answer), status_code=status.value, media_type=JSON)
 
     return send_events
+
+
+def _check_names(request: Request[Any, Any, Any]) -> None:
+    """Refuse a parameter that does not exist: a misspelt `partial` would change what is accepted."""
+    unknown = sorted(set(request.query_params) - _PARAMETERS)
+    if unknown:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            "unknown_parameter",
+            f"there is no parameter {unknown[0][:80]!r}; nothing was accepted",
+            fix="Known are partial and positions",
+        )

@@ -51,7 +51,7 @@ def wait_until_folded(
     ends = {partition: max(offsets) for partition, offsets in load.offsets.items()}
     firsts = {partition: min(offsets) for partition, offsets in load.offsets.items()}
     total = sum(ends[partition] - firsts[partition] + 1 for partition in ends)
-    moved_at_s, folded_before = clock.monotonic_s(), -1
+    moved_at_s, lasts_before = clock.monotonic_s(), dict[int, int]()
     while True:
         lasts = _folded(client, load.epoch)
         folded = sum(
@@ -62,8 +62,9 @@ def wait_until_folded(
             on_progress(folded, total)
         if folded == total:
             return
-        if folded != folded_before:
-            moved_at_s, folded_before = clock.monotonic_s(), folded
+        # A worker that is still busy with what others sent before is not stuck.
+        if lasts != lasts_before:
+            moved_at_s, lasts_before = clock.monotonic_s(), lasts
         elif clock.monotonic_s() - moved_at_s > idle_s_max:
             raise UnavailableError(
                 f"the ledger stands still at {folded} of {total} offsets for {idle_s_max:g} s",

@@ -56,7 +56,7 @@ class FileReader:
             yield from self._read(path, on_bytes)
         except BROKEN_FILE as error:
             raise RequestError(
-                f"is damaged or no {path.suffix} file ({error or 'it was cut off'})",
+                f"is damaged or no {path.suffix} file ({str(error) or 'it was cut off'})",
                 where=str(path),
                 fix="Get the file again; what was loaded until here counts once when it is loaded again",
             ) from error

@@ -6,10 +6,11 @@ from ingest.gateway import create_gateway
 from ingest.server import bind, serve
 from metering.clock import SystemClock
 from metering.config import load_settings
+from metering.usage.http import usage_routes
 
 
 def gateway() -> None:
-    """Take usage events over HTTP and write them to Kafka, until Ctrl-C or SIGTERM.
+    """Take usage events over HTTP, write them to Kafka and answer GET /v1/usage, until Ctrl-C or SIGTERM.
 
     Examples:
         metering gateway
@@ -18,4 +19,6 @@ def gateway() -> None:
     """
     settings = load_settings()
     listener = bind(settings)
-    serve(create_gateway(settings, clock=SystemClock()), settings, listener)
+    clock = SystemClock()
+    app = create_gateway(settings, clock=clock, route_handlers=usage_routes(settings, clock=clock))
+    serve(app, settings, listener)

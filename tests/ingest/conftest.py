@@ -14,7 +14,6 @@ import msgspec
 import pytest
 import uvicorn
 from confluent_kafka import Consumer, TopicPartition
-
 from litestar import Litestar
 
 from ingest.gateway import create_gateway

@@ -61,8 +61,10 @@ def test_an_event_is_sent_in_the_background_with_exact_numbers() -> None:
         client.record(type="request", subject="ada", id="r-1", data={"cost": Decimal("0.10"), "big": 10**17})
 
     assert gateway.raw == [
-        b'[{"specversion":"1.0","id":"r-1","source":"urn:app","type":"request","subject":"ada",'
-        b'"time":"2013-06-01T11:00:00Z","data":{"cost":0.10,"big":100000000000000000}}]'
+        (
+            b'[{"specversion":"1.0","id":"r-1","source":"urn:app","type":"request","subject":"ada",'
+            b'"time":"2013-06-01T11:00:00Z","data":{"cost":0.10,"big":100000000000000000}}]'
+        )
     ]
 
 

@@ -109,7 +109,7 @@ def test_binary_mode_becomes_one_structured_event(gateway: Any, log: Any) -> Non
     ],
 )
 def test_binary_mode_that_makes_no_event_is_refused(
-    gateway: Any, log: Any, headers: dict[str, str], body: bytes, status: int, field: str
+    *, gateway: Any, log: Any, headers: dict[str, str], body: bytes, status: int, field: str
 ) -> None:
     good = {
         "ce-specversion": "1.0",
@@ -162,7 +162,7 @@ BAD: list[tuple[str, bytes, str, str]] = [
 
 @pytest.mark.parametrize(("case", "record", "reason", "field"), BAD, ids=[case for case, *_ in BAD])
 def test_a_bad_event_is_refused_with_its_reason_and_field(
-    gateway: Any, log: Any, case: str, record: bytes, reason: str, field: str
+    *, gateway: Any, log: Any, case: str, record: bytes, reason: str, field: str
 ) -> None:
     answer = gateway.post(record.replace(b"%s", b"bad"), EVENT)
 
@@ -238,6 +238,12 @@ def test_what_is_not_there_is_a_problem_document_too(gateway: Any, method: str, 
     answer = httpx.request(method, gateway.url + path)
 
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_a_misspelt_parameter_is_a_400_and_not_ignored(gateway: Any) -> None:
+    answer = gateway.post(b"[]", BATCH, params={"partal": "true"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_parameter")
 
 
 def test_a_parameter_that_is_no_boolean_is_a_400(gateway: Any) -> None:

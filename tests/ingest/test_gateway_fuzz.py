@@ -57,7 +57,7 @@ CODINGS = st.sampled_from([b"", b"", b"", b"gzip", b"zstd", b"identity", b"nonse
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, content_type=CONTENT_TYPES, headers=HEADERS, coding=CODINGS, partial=st.booleans())
 def test_bad_input_is_never_a_5xx(
-    gateway: Any, body: bytes, content_type: str, headers: dict[bytes, bytes], coding: bytes, partial: bool
+    *, gateway: Any, body: bytes, content_type: str, headers: dict[bytes, bytes], coding: bytes, partial: bool
 ) -> None:
     sent = [
         (b"content-type", content_type.encode()),

@@ -67,7 +67,7 @@ def test_bad_rows_are_named_by_file_and_line_and_the_rest_loads(gateway: Any, ev
 def test_a_strict_load_stops_at_the_first_bad_row_and_sends_nothing_of_its_batch(
     gateway: Any, event: Any, log: Any
 ) -> None:
-    with pytest.raises(StrictLoadError, match="made.jsonl:2"):
+    with pytest.raises(StrictLoadError, match=r"made\.jsonl:2"):
         load(rows_of(event(), event(id="")), gateway_url=gateway.url, strict=True)
 
     assert log.records() == []
@@ -157,7 +157,7 @@ def test_an_event_is_accepted_rejected_or_else_a_duplicate(client: Client) -> No
     stored = [["a/b", 0, 10], ["a/b", 0, 10], ["a/b", 0, 12], ["a/b", 1, 6], ["other", 0, 11]]
     client.insert(
         "events",
-        [["s", "src", str(offset), "t", AT, epoch, partition, offset, AT, 0, "{}"] for epoch, partition, offset in stored],
+        [["s", "src", str(at), "t", AT, epoch, partition, at, AT, 0, "{}"] for epoch, partition, at in stored],
         column_names=[
             "subject", "source", "id", "type", "time", "epoch", "partition", "offset", "logged_at", "digest", "raw"
         ],
