@@ -179,10 +179,11 @@ class Pipeline:
         self._partitions = {}
         self._pending_events = 0
         self._wait_written()
+        # The ledger first: a worker that still flushes meanwhile then makes us read an event again, never miss one.
+        ends = self._store.ledger_ends(command.partitions)
         identities = KeyFilter()
         identities.update(self._store.identity_keys())
         self._decider = Decider(self._epoch, self._limits, identities)
-        ends = self._store.ledger_ends(command.partitions)
         self._generation = command.generation
         self._partitions = {
             number: Partition(ends[number], self._store.known_days(number)) for number in command.partitions

@@ -1,0 +1,138 @@
+"""A worker that ends at any step of a flush leaves nothing that the next one does not mend."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from aggregators.flush import STEPS
+from metering.config import Settings
+from tests.support.pipeline_rig import Life, check, crash_in, life
+from tests.support.plain_log import expected, made_log
+
+
+def test_an_undisturbed_worker_folds_a_log_to_what_it_comes_to(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    log = made_log(1, 400, prefix=epoch)
+
+    with life(folded_settings, epoch) as worker:
+        worker.run(log)
+
+    check(folded, epoch, expected(log))
+    assert sorted(worker.letters.sent) == sorted((*place, why) for place, why in expected(log).rejected.items())
+
+
+@pytest.mark.parametrize("flush_number", [1, 3])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_after_any_step_of_a_flush_changes_nothing(
+    folded_settings: Settings, folded: Client, epoch: str, step: str, flush_number: int
+) -> None:
+    log = made_log(flush_number, 160, prefix=epoch)
+
+    crash_in(folded_settings, epoch, step, flush_number, lambda one: one.run(log, seed=1), flush_events_max=30)
+    with life(folded_settings, epoch, flush_events_max=70) as worker:
+        worker.run(log, batch_max=60, seed=2)
+
+    check(folded, epoch, expected(log))
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_worker_that_crashes_again_and_again_ends_with_the_same_numbers(
+    folded_settings: Settings, folded: Client, epoch: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = made_log(seed, 400, prefix=epoch, days=5)
+
+    for number in range(6):
+
+        def run(one: Life, number: int = number) -> None:
+            one.run(log, batch_max=40, seed=seed + number)
+
+        crash_in(
+            folded_settings,
+            epoch,
+            chance.choice(STEPS),
+            chance.randint(1, 2),
+            run,
+            flush_events_max=chance.randint(1, 30),
+        )
+    with life(folded_settings, epoch, flush_events_max=50) as worker:
+        worker.run(log, batch_max=50, seed=seed)
+
+    check(folded, epoch, expected(log))
+
+
+def test_a_log_handed_over_twice_is_counted_once(folded_settings: Settings, folded: Client, epoch: str) -> None:
+    log = made_log(21, 200, prefix=epoch)
+
+    with life(folded_settings, epoch) as worker:
+        worker.run(log)
+        for partition in (0, 1):
+            worker.put([one for one in log if one.partition == partition])
+        worker.drain()
+
+    check(folded, epoch, expected(log))
+
+
+def test_a_batch_that_overlaps_what_was_folded_adds_only_its_new_part(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    log = made_log(22, 100, prefix=epoch, partitions=1)
+
+    with life(folded_settings, epoch) as worker:
+        worker.take_over(0)
+        worker.put(log[:60])
+        worker.put(log[40:80])
+        worker.put(log[79:])
+        worker.drain()
+
+    check(folded, epoch, expected(log))
+
+
+def test_a_batch_fetched_before_a_rebalance_is_dropped(folded_settings: Settings, folded: Client, epoch: str) -> None:
+    log = made_log(23, 60, prefix=epoch, partitions=1)
+
+    with life(folded_settings, epoch) as worker:
+        worker.take_over(0)
+        worker.put(log[:20])
+        assert worker.take_over(0) == {0: 0}  # what was not flushed is read again
+        worker.generation -= 1
+        worker.put(log[20:])
+        worker.generation += 1
+        worker.put(log)
+        worker.drain()
+
+    check(folded, epoch, expected(log))
+
+
+def test_states_that_were_forgotten_are_read_back(folded_settings: Settings, folded: Client, epoch: str) -> None:
+    log = made_log(24, 300, prefix=epoch, days=30)
+
+    with life(folded_settings, epoch, state_keys_max=20, flush_events_max=15) as worker:
+        worker.run(log, batch_max=10)
+
+    check(folded, epoch, expected(log))
+
+
+def test_the_log_again_in_another_epoch_is_all_duplicates(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    log = [one for one in made_log(25, 120, prefix=epoch, partitions=1) if not one.reason]
+    log = [msgspec.structs.replace(one, offset=offset) for offset, one in enumerate(log)]
+    first = expected(log)
+
+    with life(folded_settings, epoch) as worker:
+        worker.run(log)
+    with life(folded_settings, f"{epoch}-anew") as worker:
+        worker.run(log)
+
+    check(folded, epoch, first)
+    anew = folded.query(
+        "SELECT sum(accepted), sum(duplicate), sum(rejected) FROM positions FINAL WHERE epoch = {epoch:String}",
+        {"epoch": f"{epoch}-anew"},
+    ).result_rows[0]
+    assert anew == (0, len(first.accepted) + sum(first.duplicates.values()), len(first.rejected))
