@@ -122,15 +122,15 @@ class Decider:
                 if self._repeats(identity, mine, standings):
                     duplicate += 1
                     continue
-                measured = admission.measurements(event)
+                is_stored = mine in standings
+                # Accepted by an earlier life, which may have counted it: a newer catalog cannot take that back.
+                measured = admission.readable(event) if is_stored else admission.measurements(event)
             except EventRejectedError as rejection:
                 rejected.append(_rejected(batch, index, rejection))
                 continue
             self._identities.add(hashed)
             self._unflushed[identity] = mine
-            accepted.append(
-                Accepted(event, offset, batch.timestamps_ms[index], digest, raw, mine in standings, measured)
-            )
+            accepted.append(Accepted(event, offset, batch.timestamps_ms[index], digest, raw, is_stored, measured))
         last = batch.offsets[-1]
         return Decision(
             epoch=self._epoch,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from aggregators import columns
 from aggregators.decide import Accepted, Decision
+from aggregators.fold import DayKey
 from aggregators.partition import Partition
 
 STEPS: Final = ("events", "members", "rollups", "dead_letters_topic", "dead_letters", "positions")
@@ -28,12 +29,16 @@ class DeadLetterSink(Protocol):
 
 
 class Flush(msgspec.Struct, frozen=True, kw_only=True):
-    """Tables to insert, by step, and the decisions they come from (one a partition)."""
+    """Tables to insert, by step, and the decisions they come from (one a partition).
+
+    `days` has every day with a state in it; until the flush is durable they cannot be read back.
+    """
 
     generation: int
     decisions: list[Decision]
     tables: dict[str, list[pa.Table]]
     catalog_version: int
+    days: frozenset[DayKey]
 
     @property
     def accepted(self) -> list[Accepted]:
@@ -44,6 +49,7 @@ class Flush(msgspec.Struct, frozen=True, kw_only=True):
 def build_flush(partitions: Sequence[Partition], generation: int, catalog_version: int) -> Flush | None:
     """Take everything pending from the partitions; None when nothing is."""
     decisions: list[Decision] = []
+    days: set[DayKey] = set()
     tables: dict[str, list[pa.Table]] = {step: [] for step in STEPS}
     for partition in partitions:
         decision = partition.take_pending()
@@ -54,10 +60,17 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
         tables["members"].append(columns.members_table(decision.epoch, decision.partition, members, partition.series))
         tables["rollups"].append(columns.rollups_table(decision.epoch, decision.partition, states, partition.series))
         tables["dead_letters"].append(columns.dead_letters_table(decision, catalog_version))
+        days.update(day for day, _, _ in states)
         decisions.append(decision)
     if not decisions:
         return None
-    return Flush(generation=generation, decisions=decisions, tables=tables, catalog_version=catalog_version)
+    return Flush(
+        generation=generation,
+        decisions=decisions,
+        tables=tables,
+        catalog_version=catalog_version,
+        days=frozenset(days),
+    )
 
 
 def write_flush(

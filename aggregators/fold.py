@@ -83,6 +83,11 @@ class Fold:
         """How many states are in memory."""
         return self._keys_count
 
+    @property
+    def dirty_days(self) -> frozenset[DayKey]:
+        """Days with states that changed since the last flush: they cannot be read back yet."""
+        return frozenset(day for day, _ in self._dirty)
+
     def holds(self, day: DayKey) -> bool:
         """Whether the states of this day are in memory, all of them."""
         return day in self._days

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeVar
@@ -18,6 +19,7 @@ import structlog
 from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
 from aggregators.flush import Flush, build_flush
+from aggregators.fold import DayKey
 from aggregators.partition import Partition
 from aggregators.record_batch import RecordBatch
 from aggregators.worker_store import StoppedError, WorkerStore
@@ -32,7 +34,6 @@ _Item = TypeVar("_Item")
 BATCHES_QUEUED_MAX: Final = 8
 STOP_CHECK_S: Final = 0.2
 CATALOG_POLL_S: Final = 2.0
-CATALOG_REFRESH_S_MIN: Final = 0.5
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -89,6 +90,7 @@ class Pipeline:
         self._pending_events = 0
         self._pending_since_s = 0.0
         self._in_flight = 0
+        self._days_in_flight: deque[frozenset[DayKey]] = deque()
         self.unflushed_since_s: float | None = None
         self._threads = [
             threading.Thread(target=self._guarded(self._fold_loop), name="fold", daemon=True),
@@ -202,9 +204,9 @@ class Pipeline:
         if decider is None:
             raise RuntimeError("a batch came before an assignment")
         decoded = decider.decode(batch)
+        # A type that is not known may have been applied just before its first event was sent: ask before rejecting it.
         is_news = not decoded.types <= self._admission.known_types
-        age_s = self._clock.monotonic_s() - self._catalog_read_s
-        if age_s > CATALOG_POLL_S or (is_news and age_s > CATALOG_REFRESH_S_MIN):
+        if is_news or self._clock.monotonic_s() - self._catalog_read_s > CATALOG_POLL_S:
             self._read_catalog()
         decision = decider.decide(decoded, partition.next_offset, self._admission, self._store.standings)
         if decision.absent:
@@ -251,6 +253,7 @@ class Pipeline:
         self._pending_events = 0
         if flush is not None:
             self._in_flight += 1
+            self._days_in_flight.append(flush.days)
             self._offer(self._flushes, flush)
         self._collect_durable()
 
@@ -270,16 +273,18 @@ class Pipeline:
     def _forget_flushed(self, flush: Flush) -> None:
         """What is durable need not be remembered: neither its identities nor, when memory is short, its states."""
         self._in_flight -= 1
+        self._days_in_flight.popleft()
         if self._decider is not None:
             self._decider.flushed(flush.accepted)
         if self._in_flight == 0 and self._pending_events == 0:
             self.unflushed_since_s = None
-            keys_count = sum(one.fold.keys_count for one in self._partitions.values())
-            if keys_count > self._state_keys_max:
-                for one in self._partitions.values():
-                    one.fold.forget(self._state_keys_max // len(self._partitions), frozenset())
         else:
             self.unflushed_since_s = self._clock.monotonic_s()
+        if sum(one.fold.keys_count for one in self._partitions.values()) > self._state_keys_max:
+            # Also while more is pending or being written, or a busy worker would never forget anything.
+            unsaved = frozenset[DayKey]().union(*self._days_in_flight)
+            for one in self._partitions.values():
+                one.fold.forget(self._state_keys_max // len(self._partitions), unsaved | one.fold.dirty_days)
 
     # The write thread.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -74,6 +75,21 @@ class Admission:
             one = measure(version.meter, fields)
             if one is not None:
                 measured.append((version, one))
+        return measured
+
+    def readable(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
+        """The same for an event that an earlier catalog accepted: versions that cannot read it do not count it."""
+        timeline = self._timelines.get(event.type)
+        if timeline is None:
+            return []
+        span = timeline.spans[bisect_right(timeline.starts, event.time)]
+        fields = span.read.read(event)
+        measured: list[tuple[MeterVersion, Measurement]] = []
+        for version in span.versions:
+            with suppress(EventRejectedError):
+                one = measure(version.meter, fields)
+                if one is not None:
+                    measured.append((version, one))
         return measured
 
 

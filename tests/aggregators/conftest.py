@@ -48,3 +48,19 @@ def folded(folded_settings: Settings) -> Iterator[Client]:
 def epoch() -> str:
     """A log of this test's own; subjects begin with it, so that no two tests share an identity."""
     return f"log-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def changing_settings(clickhouse: ClickHouseUnderTest, database: str) -> Settings:
+    """A database of the test's own, migrated and with the plain log's catalog, for tests that change the catalog."""
+    settings = Settings(
+        clickhouse_url=clickhouse.url,
+        clickhouse_username=clickhouse.username,
+        clickhouse_password=clickhouse.password,
+        clickhouse_database=database,
+    )
+    client = connect(settings)
+    migrate(client)
+    catalog_store.apply(client, CATALOG, clock=FixedClock(NOW), applied_by="test")
+    client.close()
+    return settings

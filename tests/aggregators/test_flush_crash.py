@@ -109,13 +109,22 @@ def test_a_batch_fetched_before_a_rebalance_is_dropped(folded_settings: Settings
     check(folded, epoch, expected(log))
 
 
-def test_states_that_were_forgotten_are_read_back(folded_settings: Settings, folded: Client, epoch: str) -> None:
+def test_states_are_forgotten_by_a_worker_that_is_never_idle_and_read_back(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    """300 keys pass through a memory for 20; a flush brings about 60 at most, and two may be under way."""
     log = made_log(24, 300, prefix=epoch, days=30)
+    keys_counts: list[int] = []
 
-    with life(folded_settings, epoch, state_keys_max=20, flush_events_max=15) as worker:
+    def count_keys(_step: str) -> None:
+        keys_counts.append(sum(one.fold.keys_count for one in worker.pipeline._partitions.values()))
+
+    with life(folded_settings, epoch, reached=count_keys, state_keys_max=20, flush_events_max=15) as worker:
         worker.run(log, batch_max=10)
 
     check(folded, epoch, expected(log))
+    assert len(expected(log).rollups) > 300
+    assert max(keys_counts) < 250
 
 
 def test_the_log_again_in_another_epoch_is_all_duplicates(
