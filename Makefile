@@ -30,7 +30,7 @@ $(INSTALLED): $(PINNED) pyproject.toml
 	@touch $(INSTALLED)
 
 demo: $(INSTALLED) ## a year of real events through the whole pipeline, to verified line items
-	$(BIN)/metering demo
+	$(BIN)/python -m examples.flights
 
 test: $(INSTALLED) ## the whole test suite, against the embedded engines
 	$(BIN)/pytest

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -64,6 +67,7 @@ class AggregatorApp(faust.App):
             web_enabled=False,
             autodiscover=False,
             store="memory://",
+            datadir=Path(tempfile.gettempdir()) / f"{GROUP_ID}-{os.getpid()}",  # Faust wants one; nothing is kept there
         )
         channel = self.topic(topic, schema=_Untouched(), internal=False)
 

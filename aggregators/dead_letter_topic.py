@@ -10,7 +10,7 @@ from aggregators.decide import Decision
 from metering.config import Settings
 from metering.kafka import client_config
 from schemas.errors import KafkaUnavailableError
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import BATCH_BYTES_MAX, DEAD_LETTERS, RECORD_OVERHEAD_BYTES_MAX
 
 QUEUED_MAX: Final = 5_000
 
@@ -27,7 +27,7 @@ class DeadLetterTopic:
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
-                "message.max.bytes": 2 * settings.event_bytes_max + 65_536,
+                "message.max.bytes": max(settings.event_bytes_max, BATCH_BYTES_MAX) + 2 * RECORD_OVERHEAD_BYTES_MAX,
                 "delivery.timeout.ms": int(settings.kafka_delivery_timeout_s * 1000),
             }
         )

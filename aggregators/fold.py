@@ -7,15 +7,14 @@ and forgotten when memory runs short.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-import msgspec
-
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import EXACT, ZERO
+from schemas.usage_event import UsageEvent
 
 DAY_S: Final = 86_400
 DIGEST_MODULUS: Final = 1 << 128
@@ -28,16 +27,19 @@ StateKey = tuple[str, int, int, tuple[str, ...]]
 """(meter name, meter version, window start in seconds since 1970, dimension values by sorted name)."""
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+class Series:
     """One meter version folded on one partition. `position_first` is the first offset the series covers."""
 
-    version: MeterVersion
-    position_first: int
+    __slots__ = ("dimension_names", "folds_members", "folds_values", "name", "number", "position_first")
 
-    @property
-    def dimension_names(self) -> list[str]:
-        """Sorted, as in a Measurement's dimensions."""
-        return sorted(self.version.meter.group_by)
+    def __init__(self, version: MeterVersion, position_first: int) -> None:
+        aggregation = version.meter.aggregation
+        self.name = version.meter.name
+        self.number = version.version
+        self.position_first = position_first
+        self.dimension_names = list(version.meter.group_by)
+        self.folds_members = aggregation is Aggregation.UNIQUE_COUNT
+        self.folds_values = not self.folds_members and aggregation is not Aggregation.COUNT
 
 
 class State:
@@ -46,6 +48,7 @@ class State:
     __slots__ = (
         "digest",
         "events_count",
+        "is_dirty",
         "latest_offset",
         "latest_time",
         "members",
@@ -67,6 +70,7 @@ class State:
         self.latest_offset = 0
         self.digest = 0
         self.members: dict[str, int] | None = None
+        self.is_dirty = False
 
 
 class Fold:
@@ -74,7 +78,7 @@ class Fold:
 
     def __init__(self) -> None:
         self._days: OrderedDict[DayKey, dict[StateKey, State]] = OrderedDict()
-        self._dirty: dict[tuple[DayKey, StateKey], State] = {}
+        self._dirty: list[tuple[DayKey, StateKey, State]] = []
         self._new_members: list[tuple[DayKey, StateKey, str, int]] = []
         self._keys_count = 0
 
@@ -86,7 +90,7 @@ class Fold:
     @property
     def dirty_days(self) -> frozenset[DayKey]:
         """Days with states that changed since the last flush: they cannot be read back yet."""
-        return frozenset(day for day, _ in self._dirty)
+        return frozenset(day for day, _, _ in self._dirty)
 
     def holds(self, day: DayKey) -> bool:
         """Whether the states of this day are in memory, all of them."""
@@ -97,41 +101,40 @@ class Fold:
         self._days[day] = states
         self._keys_count += len(states)
 
-    def add(  # noqa: PLR0917 - called for every event, where keywords would cost
-        self, series: Series, subject: str, time: datetime, offset: int, digest: int, measured: Measurement
-    ) -> None:
-        """Fold one measured event; its day must be in memory. An offset the state already includes changes nothing."""
-        since = time - EPOCH_START
+    def add(self, event: UsageEvent, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]) -> None:
+        """Fold one event; its day must be in memory. An offset that a state already includes changes nothing there."""
+        since = event.time - EPOCH_START
         window_s = since.seconds - since.seconds % WINDOW_S + since.days * DAY_S
-        day = (subject, since.days)
-        key = (series.version.meter.name, series.version.version, window_s, measured.dimensions)
+        day = (event.subject, since.days)
         states = self._days[day]
-        state = states.get(key)
-        if state is None:
-            state = states[key] = State()
-            self._keys_count += 1
-        elif offset <= state.position:
-            return
-        state.position = offset
-        state.events_count += 1
-        state.digest = (state.digest + digest) % DIGEST_MODULUS
-        aggregation = series.version.meter.aggregation
-        if aggregation is Aggregation.UNIQUE_COUNT:
-            if state.members is None:
-                state.members = {}
-            if measured.member not in state.members:
-                state.members[measured.member] = offset
-                self._new_members.append((day, key, measured.member, offset))
-        elif aggregation is not Aggregation.COUNT:
-            _fold_value(state, measured.value, time, offset)
-        self._dirty[day, key] = state
+        for series, one in measured:
+            key = (series.name, series.number, window_s, one.dimensions)
+            state = states.get(key)
+            if state is None:
+                state = states[key] = State()
+                self._keys_count += 1
+            elif offset <= state.position:
+                continue
+            state.position = offset
+            state.events_count += 1
+            state.digest = (state.digest + digest) % DIGEST_MODULUS
+            if series.folds_values:
+                _fold_value(state, one.value, event.time, offset)
+            elif series.folds_members and (state.members is None or one.member not in state.members):
+                if state.members is None:
+                    state.members = {}
+                state.members[one.member] = offset
+                self._new_members.append((day, key, one.member, offset))
+            if not state.is_dirty:
+                state.is_dirty = True
+                self._dirty.append((day, key, state))
 
     def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[tuple[DayKey, StateKey, str, int]]]:
         """(changed states, new members) since the last call, to be written before anything else is folded."""
-        states = [(day, key, state) for (day, key), state in self._dirty.items()]
-        members = self._new_members
-        self._dirty = {}
-        self._new_members = []
+        states, self._dirty = self._dirty, []
+        members, self._new_members = self._new_members, []
+        for _, _, state in states:
+            state.is_dirty = False
         return states, members
 
     def touch(self, days: Iterable[DayKey]) -> None:

@@ -36,7 +36,7 @@ class Partition:
             self._starts[version] = self.next_offset
         end = LedgerEnd(next_offset=self.next_offset, starts=self._starts)
         for one in meter_versions:
-            series = Series(version=one, position_first=end.position_first(one.introduced_in))
+            series = Series(one, end.position_first(one.introduced_in))
             self._series[one.meter.name, one.version] = series
 
     def take_in(self, decision: Decision, load_days: LoadDays) -> None:
@@ -44,18 +44,10 @@ class Partition:
         days = {day_of(one.event.subject, one.event.time): None for one in decision.accepted if one.measured}
         self._ensure_days(list(days), load_days)
         series = self._series
-        add = self.fold.add
         for one in decision.accepted:
-            event = one.event
-            for version, measured in one.measured:
-                add(
-                    series[version.meter.name, version.version],
-                    event.subject,
-                    event.time,
-                    one.offset,
-                    one.digest,
-                    measured,
-                )
+            if one.measured:
+                measured = [(series[version.meter.name, version.version], seen) for version, seen in one.measured]
+                self.fold.add(one.event, one.offset, one.digest, measured)
         self.pending.append(decision)
         self.next_offset = decision.last + 1
 

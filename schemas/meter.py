@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
@@ -109,6 +108,41 @@ _SCALAR = re.compile(rb'["\-0-9tf]')
 _decode_text = msgspec.json.Decoder(str).decode
 
 
+class Fields(dict[str, bytes | None]):
+    """The raw JSON text of an event's fields by path, None for none.
+
+    Meters share fields, so what was read out of one is remembered: as text, as number, as a group of dimensions.
+    """
+
+    __slots__ = ("_groups", "_numbers", "_texts")
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._numbers: dict[str, Decimal] = {}
+        self._groups: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def text(self, path: str) -> str:
+        """`scalar_text` of a field."""
+        text = self._texts.get(path)
+        if text is None:
+            text = self._texts[path] = scalar_text(path, self[path])
+        return text
+
+    def number(self, path: str, raw: bytes) -> Decimal:
+        """The exact number that `raw`, the field's JSON text, stands for."""
+        number = self._numbers.get(path)
+        if number is None:
+            number = self._numbers[path] = _number(path, raw)
+        return number
+
+    def group(self, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """The texts of several fields."""
+        group = self._groups.get(paths)
+        if group is None:
+            group = self._groups[paths] = tuple([self.text(path) for path in paths])
+        return group
+
+
 class EventReader:
     """Reads the fields that a set of meters needs from an event's `data`, each once, as JSON text.
 
@@ -117,22 +151,25 @@ class EventReader:
 
     def __init__(self, paths: frozenset[str]) -> None:
         self._paths = tuple(sorted(paths))
-        self._attribute_chains = {path: _attributes(path) for path in self._paths}
+        chains = {path: _attributes(path) for path in self._paths}
+        self._plain = [(path, chain[0]) for path, chain in chains.items() if len(chain) == 1]
+        self._nested = [(path, chain) for path, chain in chains.items() if len(chain) > 1]
         self._nests = any(long.startswith(f"{short}.") for short in self._paths for long in self._paths)
         self._decode = msgspec.json.Decoder(_struct_for(self._paths, "Data")).decode
 
-    def read(self, event: UsageEvent) -> dict[str, bytes | None]:
+    def read(self, event: UsageEvent) -> Fields:
         """The raw JSON text of every path; None where it is absent, null, or its parent is no object."""
-        if not self._paths:
-            return {}
         if self._nests:
             return self._read_loosely(event)
         try:
             data = self._decode(event.data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return self._read_loosely(event)
-        found: dict[str, bytes | None] = {}
-        for path, chain in self._attribute_chains.items():
+        found = Fields()
+        for path, attribute in self._plain:
+            raw = bytes(getattr(data, attribute))
+            found[path] = None if raw == b"null" else raw
+        for path, chain in self._nested:
             value: Any = data
             for attribute in chain:
                 value = getattr(value, attribute)
@@ -141,9 +178,12 @@ class EventReader:
             found[path] = None if value is None else _given(bytes(value))
         return found
 
-    def _read_loosely(self, event: UsageEvent) -> dict[str, bytes | None]:
+    def _read_loosely(self, event: UsageEvent) -> Fields:
         """The same for data of an unexpected shape (a list, a number), and for paths read whole and in parts."""
-        return {path: _given(_descend(bytes(event.data), path.split("."))) for path in self._paths}
+        found = Fields()
+        for path in self._paths:
+            found[path] = _given(_descend(bytes(event.data), path.split(".")))
+        return found
 
 
 def paths_of(meter: Meter) -> frozenset[str]:
@@ -152,14 +192,14 @@ def paths_of(meter: Meter) -> frozenset[str]:
     return frozenset([*values, *(one.field for one in meter.filters), *meter.group_by.values()])
 
 
-def measure(meter: Meter, fields: Mapping[str, bytes | None]) -> Measurement | None:
+def measure(meter: Meter, fields: Fields) -> Measurement | None:
     """What `meter` sees of an event whose fields were read; None when the event does not count for it.
 
     An event without the value is not measured: a missing number is not a zero.
     Raises EventRejectedError for a value that is there but is no number, and for a dimension that is no scalar.
     """
     for one in meter.filters:
-        text = scalar_text(one.field, fields[one.field])
+        text = fields.text(one.field)
         if (one.any_of and text not in one.any_of) or text in one.none_of:
             return None
     value, member = ZERO, _PRESENT
@@ -168,11 +208,10 @@ def measure(meter: Meter, fields: Mapping[str, bytes | None]) -> Measurement | N
         if raw is None:
             return None
         if meter.aggregation is Aggregation.UNIQUE_COUNT:
-            member = scalar_text(meter.value, raw)
+            member = fields.text(meter.value)
         elif meter.aggregation is not Aggregation.COUNT:
-            value = _number(meter.value, raw)
-    dimensions = tuple([scalar_text(path, fields[path]) for path in meter.group_by.values()])
-    return Measurement(dimensions, value, member)
+            value = fields.number(meter.value, raw)
+    return Measurement(fields.group(tuple(meter.group_by.values())), value, member)
 
 
 def scalar_text(path: str, raw: bytes | None) -> str:

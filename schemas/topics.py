@@ -9,6 +9,11 @@ import msgspec
 USAGE_EVENTS: Final = "usage.events.v1"
 DEAD_LETTERS: Final = "usage.dead_letters.v1"
 
+BATCH_BYTES_MAX: Final = 1_048_576
+"""Kafka's `max.message.bytes` limits a producer's whole batch, and clients fill batches of up to 1 MB by default."""
+RECORD_OVERHEAD_BYTES_MAX: Final = 65_536
+"""Key, headers and framing of one record, generously."""
+
 
 class TopicShape(msgspec.Struct, frozen=True, kw_only=True):
     """How a topic is created. `config` are Kafka's own topic settings."""
@@ -23,18 +28,19 @@ def topic_shapes(*, partitions: int, retention_ms: int, event_bytes_max: int) ->
 
     `cleanup.policy=delete` and no transactions keep offsets dense, which the ledger counts on.
     `LogAppendTime` makes the record's time the broker's, so that "too far in the future" is decided by the log alone.
-    Dead letters wrap the original bytes, so they need more room than the events themselves.
+    A dead letter may be a record of another producer, larger than an event may be.
     """
+    batch_bytes_max = max(event_bytes_max, BATCH_BYTES_MAX) + RECORD_OVERHEAD_BYTES_MAX
     common = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
     return (
         TopicShape(
             name=USAGE_EVENTS,
             partitions=partitions,
-            config={**common, "retention.ms": str(retention_ms), "max.message.bytes": str(event_bytes_max + 65_536)},
+            config={**common, "retention.ms": str(retention_ms), "max.message.bytes": str(batch_bytes_max)},
         ),
         TopicShape(
             name=DEAD_LETTERS,
             partitions=1,
-            config={**common, "retention.ms": "-1", "max.message.bytes": str(2 * event_bytes_max + 65_536)},
+            config={**common, "retention.ms": "-1", "max.message.bytes": str(2 * batch_bytes_max)},
         ),
     )

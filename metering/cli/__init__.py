@@ -14,7 +14,6 @@ from schemas.errors import MeteringError
 
 COMMANDS: Final = (
     "up",
-    "demo",
     "apply",
     "ingest",
     "usage",

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from metering.embedded.clickhouse_server import PORT_VARIABLE
+from metering.config import variable_of
 from metering.embedded.folder import FolderLock
 from metering.embedded.ports import HOST, free_ports, require_free
 from metering.embedded.process import GuardedProcess, python_env
@@ -71,7 +71,7 @@ class EmbeddedClickHouse:
         lock.acquire()
         lock.release()
         if self._port:
-            require_free({PORT_VARIABLE: self._port})
+            require_free({variable_of("clickhouse_port"): self._port})
         else:
             (self._port,) = free_ports(1)
         module = "metering.embedded.clickhouse_server"

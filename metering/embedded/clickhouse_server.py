@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from metering.clock import SystemClock
-from metering.config import load_settings
+from metering.config import load_settings, variable_of
 from metering.embedded.clickhouse_ask import Answer, Ask
 from metering.embedded.clickhouse_body import BrokenBodyError, read_body
 from metering.embedded.clickhouse_engine import Engine
@@ -43,7 +43,6 @@ from metering.embedded.folder import FolderLock
 from metering.embedded.ports import HOST, require_free
 from schemas.errors import MeteringError
 
-PORT_VARIABLE = "METERING_CLICKHOUSE_PORT"
 TABLES_FOLDER = "tables"
 DRAIN_S = 10.0
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -234,7 +233,7 @@ def serve(data: Path, port: int, *, username: str, password: str) -> None:
     lock = FolderLock(data, name="clickhouse.lock", holder="a ClickHouse engine")
     lock.acquire()
     if port:
-        require_free({PORT_VARIABLE: port})
+        require_free({variable_of("clickhouse_port"): port})
     # Opened by a relative path: chdb reads a `?` in a path as the beginning of options.
     os.chdir(data)
     engine = Engine(TABLES_FOLDER, clock=SystemClock())

@@ -1,0 +1,212 @@
+"""`make demo`: a year of real flights through Kafka, a Faust worker and ClickHouse, to verified line items."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from clickhouse_connect.driver.client import Client
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from billing_export.close import close_period
+from billing_export.export import ExportFormat, export_runs
+from billing_export.run import Run
+from billing_export.totals import CustomerTotal, run_totals
+from billing_export.verify import verify_period
+from examples.flights.flights import MONTHS, TIMEZONE, flight_events, flights_file
+from examples.flights.tables import MonthlyUsage, invoice_table, usage_table, write_usage
+from ingest.load_record import Load
+from ingest.load_record import Progress as LoadProgress
+from ingest.loader import load
+from ingest.settlement import settle, wait_until_folded
+from metering import catalog_store
+from metering.catalog_file import read_catalog
+from metering.cli.close import usage_reader
+from metering.clickhouse import connect
+from metering.clock import SystemClock
+from metering.config import Settings
+from metering.embedded.ports import free_ports
+from metering.embedded.supervisor import Supervisor
+from metering.prepare import prepare_services
+from metering.stack import children
+from metering.usage.answer import answer
+from metering.version import CODE_VERSION
+from schemas.catalog import AppliedCatalog
+from schemas.errors import MeteringError
+from schemas.period import month
+from schemas.quantity import format_quantity
+from schemas.usage_query import By, UsageQuery, Window
+
+CATALOG: Final = Path(__file__).parent / "catalog.yaml"
+FOLD_IDLE_S_MAX: Final = 60.0
+
+
+def main() -> None:
+    """Run the demo; ends with 1 and a clear message when anything is not as it must be."""
+    parser = argparse.ArgumentParser(prog="python -m examples.flights", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("build/demo"), help="where the files go (%(default)s)")
+    parser.add_argument("--twice", action="store_true", help="send every event a second time; no number may change")
+    options = parser.parse_args()
+    try:
+        Demo(options.out).run(twice=options.twice)
+    except MeteringError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+class Demo:
+    """The main job, step by step. The stack lives in a folder of its own, made anew each time."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._clock = SystemClock()
+        kafka, clickhouse, gateway, worker = free_ports(4)
+        self._settings = Settings(
+            data_dir=out / "stack",
+            kafka_port=kafka,
+            clickhouse_port=clickhouse,
+            gateway_port=gateway,
+            worker_metrics_port=worker,
+        )
+
+    def run(self, *, twice: bool) -> None:
+        """From an empty folder to files and tables."""
+        started_s = time.monotonic()
+        shutil.rmtree(self._out, ignore_errors=True)
+        self._out.mkdir(parents=True)
+        stack = Supervisor(
+            self._settings,
+            children(self._settings, python=sys.executable),
+            prepare=_prepare,
+            console=self._errors,
+            clock=self._clock,
+        )
+        with stack:
+            client = connect(self._settings)
+            catalog = catalog_store.apply(
+                client, read_catalog(CATALOG), clock=self._clock, applied_by="examples.flights"
+            )
+            self._load(client)
+            usage = self._usage(client, catalog)
+            runs = [self._bill(client, label) for label in MONTHS]
+            if twice:
+                self._load(client)
+                if self._usage(client, catalog) != usage:
+                    sys.exit("error: sending every event a second time changed a number")
+                self._console.print("Sent a second time: no number changed.")
+            self._show(client, catalog, usage, runs)
+            client.close()
+        self._console.print(f"\nDone in {time.monotonic() - started_s:.0f} s.")
+
+    def _load(self, client: Client) -> None:
+        with Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._errors,
+        ) as bar:
+            sending = bar.add_task("sending", total=None)
+            folding = bar.add_task("folding", total=None)
+
+            def sent(progress: LoadProgress) -> None:
+                bar.update(sending, completed=progress.acknowledged)
+
+            loaded = load(flight_events(flights_file()), gateway_url=self._settings.gateway_address, on_progress=sent)
+            bar.update(sending, completed=loaded.acknowledged, total=loaded.acknowledged)
+            wait_until_folded(
+                client,
+                loaded,
+                clock=self._clock,
+                sleep=time.sleep,
+                idle_s_max=FOLD_IDLE_S_MAX,
+                on_progress=lambda done, total: bar.update(folding, completed=done, total=total),
+            )
+        self._say_settled(client, loaded)
+
+    def _say_settled(self, client: Client, loaded: Load) -> None:
+        settled = settle(client, loaded)
+        self._console.print(
+            f"{loaded.read:,} flights read, {loaded.acknowledged:,} acknowledged by Kafka: "
+            f"{settled.accepted:,} accepted, {settled.duplicate:,} duplicate, "
+            f"{loaded.refused + settled.rejected:,} rejected"
+        )
+
+    def _usage(self, client: Client, catalog: AppliedCatalog) -> list[MonthlyUsage]:
+        rows: list[MonthlyUsage] = []
+        for meter in sorted(catalog.meters):
+            query = UsageQuery(
+                meter=meter,
+                start=month(MONTHS[0], TIMEZONE).start,
+                end=month(MONTHS[-1], TIMEZONE).end,
+                window=Window.MONTH,
+                timezone=TIMEZONE,
+                by=By.CUSTOMER,
+                group_by=("origin",),
+            )
+            rows += [
+                MonthlyUsage(
+                    meter=meter,
+                    customer=row.who,
+                    origin=row.dimensions["origin"],
+                    month=f"{row.window_start.astimezone(ZoneInfo(TIMEZONE)):%Y-%m}",
+                    value=format_quantity(row.quantity),
+                )
+                for row in answer(client, catalog, query)
+            ]
+        return sorted(rows, key=lambda row: (row.meter, row.customer, row.origin, row.month))
+
+    def _bill(self, client: Client, label: str) -> tuple[Run, list[CustomerTotal]]:
+        closed = close_period(
+            client,
+            label,
+            read_usage=usage_reader(client),
+            clock=self._clock,
+            grace_s=self._settings.grace_s,
+            closed_by="examples.flights",
+            code_version=CODE_VERSION,
+        )
+        verified = verify_period(client, label)
+        verified.raise_for_differences()
+        self._console.print(
+            f"{label}: run {closed.run.id} closed with {closed.run.lines_count} line items, "
+            f"verified from {verified.events_count:,} events"
+        )
+        return closed.run, run_totals(client, closed.run)
+
+    def _show(
+        self,
+        client: Client,
+        catalog: AppliedCatalog,
+        usage: list[MonthlyUsage],
+        runs: list[tuple[Run, list[CustomerTotal]]],
+    ) -> None:
+        files = [self._out / "usage_monthly.csv"]
+        write_usage(files[0], usage)
+        for export_format in ExportFormat:
+            files.append(self._out / f"line_items.{export_format.value}")
+            export_runs(client, [run for run, _ in runs], export_format, files[-1])
+        self._console.print()
+        for meter in ("flights", "miles"):
+            self._console.print(usage_table(usage, meter, catalog.meters[meter].unit))
+            self._console.print()
+        self._console.print(invoice_table([(run.period, totals) for run, totals in runs]))
+        self._console.print("\nFiles:")
+        for file in files:
+            self._console.print(f"  {file}")
+
+
+def _prepare(settings: Settings) -> None:
+    prepare_services(settings)
+
+
+if __name__ == "__main__":
+    main()
