@@ -1,4 +1,4 @@
-"""Flights of five airlines that left New York in January to March 2013, written into ClickHouse as the worker would have.
+"""Flights of five airlines that left New York in January to March 2013, written as a worker would have.
 
 Folded here in plain Python, so that documents and tests can show real usage without running the whole stack.
 """
