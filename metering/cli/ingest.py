@@ -214,6 +214,7 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
             reasons.add_row(reason, f"{count:,}", REASONS.get(reason, "the row makes no event"))
         console.print(reasons)
     for problem in summary.problems[:PROBLEMS_SHOWN_MAX]:
-        typer.echo(f"{problem.file}:{problem.line}: {problem.reason} {problem.field}: {problem.detail}", err=True)
+        about = " ".join(filter(None, (problem.reason, problem.field)))
+        typer.echo(f"{problem.file}:{problem.line}: {about}: {problem.detail}", err=True)
     if summary.rejected > PROBLEMS_SHOWN_MAX:
         typer.echo(f"and {summary.rejected - PROBLEMS_SHOWN_MAX} more; --json lists the first 1000", err=True)
