@@ -12,6 +12,7 @@ client for a process, after any fork.
 from __future__ import annotations
 
 import atexit
+import logging
 import random
 import threading
 import uuid
@@ -23,7 +24,6 @@ from typing import Any, Final, Self
 
 import httpx
 import msgspec
-import structlog
 
 from ingest.event_json import event_json
 from metering.clock import Clock, SystemClock
@@ -38,7 +38,8 @@ RETRY_PAUSE_S_MAX: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 10.0
 
 _SETTLING: Final = frozenset({200, 207, 422})
-_log = structlog.get_logger(__name__)
+# Programs that use this have a logging of their own, so it speaks through the standard library.
+_log = logging.getLogger(__name__)
 
 
 class BufferFullError(UnavailableError):
@@ -70,11 +71,11 @@ class _RefusedEvent(msgspec.Struct):
 def log_rejected(rejected: RejectedEvent) -> None:
     """What happens to a refused event unless a callback is given: the log has it whole."""
     _log.error(
-        "usage_event_not_accepted",
-        reason=rejected.reason,
-        field=rejected.field,
-        detail=rejected.detail,
-        event_json=rejected.event.decode("utf-8", "replace"),
+        "usage event not accepted (%s %s: %s): %s",
+        rejected.reason,
+        rejected.field,
+        rejected.detail,
+        rejected.event.decode("utf-8", "replace"),
     )
 
 
@@ -235,7 +236,7 @@ class MeteringClient:
             )
         except (httpx.HTTPError, RuntimeError) as error:
             # httpx raises RuntimeError when close() shuts the connection while a request is on its way.
-            _log.warning("usage_events_wait", events=len(batch), detail=repr(error))
+            _log.warning("%d usage events wait for the gateway: %r", len(batch), error)
             return False
         status = response.status_code
         answer = _answer(response)
@@ -249,7 +250,7 @@ class MeteringClient:
             self._report(batch[0], "too_large", "", answer.detail)
         else:
             # A status that settles without counting every event came from something that is no gateway.
-            _log.warning("usage_events_wait", events=len(batch), status=status, detail=answer.detail)
+            _log.warning("%d usage events wait for the gateway: %d %s", len(batch), status, answer.detail)
             return False
         self._settle(len(batch))
         return True
@@ -269,14 +270,14 @@ class MeteringClient:
             self._on_rejected(rejected)
         except Exception:  # noqa: BLE001 - whatever it is
             # A faulty callback must neither end the thread nor hide the event.
-            _log.exception("on_rejected_failed")
+            _log.exception("the callback on_rejected failed")
             log_rejected(rejected)
 
     def _close_at_exit(self) -> None:
         try:
             self.close()
         except GatewayUnavailableError as error:
-            _log.error("usage_events_not_delivered", detail=str(error))
+            _log.error("usage events were not delivered: %s", error)
 
 
 def _answer(response: httpx.Response) -> _Answer:

@@ -6,6 +6,7 @@ from ingest.gateway import create_gateway
 from ingest.server import bind, serve
 from metering.clock import SystemClock
 from metering.config import load_settings
+from metering.log import configure_logging
 from metering.usage.http import usage_routes
 
 
@@ -18,6 +19,7 @@ def gateway() -> None:
         METERING_GATEWAY_PORT=8080 METERING_KAFKA_SERVERS=broker:9092 metering gateway
     """
     settings = load_settings()
+    configure_logging(settings)
     listener = bind(settings)
     clock = SystemClock()
     app = create_gateway(settings, clock=clock, route_handlers=usage_routes(settings, clock=clock))

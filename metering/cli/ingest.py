@@ -25,6 +25,7 @@ from ingest.settlement import Settlement, settle, wait_until_folded
 from metering.cli.connection import database_client
 from metering.clock import SystemClock
 from metering.config import Settings, load_settings
+from metering.log import configure_logging
 from schemas.errors import RequestError
 from schemas.usage_event import REASONS
 
@@ -111,6 +112,7 @@ def ingest(
         _print_first(reader, files)
         return
     settings = load_settings()
+    configure_logging(settings)
     with _progress(files) as advance:
         rows = chain.from_iterable(reader.read(path, advance) for path in files)
         loaded = load(rows, gateway_url=gateway or settings.gateway_address, strict=strict, batch_events=batch_events)
