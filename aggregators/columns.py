@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from aggregators.decide import Decision
-from aggregators.fold import DayKey, Series, State, StateKey
+from aggregators.fold import DIGEST_MODULUS, DayKey, Series, State, StateKey
 
 QUANTITY: Final = pa.decimal128(38, 12)
 SUM: Final = pa.decimal256(76, 12)
@@ -58,7 +58,7 @@ def rollups_table(
             "value_min": pa.array([state.value_min for state in values], QUANTITY),
             "value_max": pa.array([state.value_max for state in values], QUANTITY),
             "value_latest": pa.array([state.value_latest for state in values], QUANTITY),
-            "latest_time": pa.array([state.latest_time for state in values], MICROSECONDS),
+            "latest_time": pa.array([state.latest_time_us for state in values], pa.int64()).cast(MICROSECONDS),
             "latest_offset": pa.array([state.latest_offset for state in values], pa.uint64()),
             "digest": _digests(state.digest for state in values),
         }
@@ -115,7 +115,7 @@ def positions_table(
             "duplicate": pa.array([one.duplicate for one in decisions], pa.uint64()),
             "rejected": pa.array([len(one.rejected) for one in decisions], pa.uint64()),
             "absent": pa.array([one.absent for one in decisions], pa.uint64()),
-            "digest": _digests(sum(event.digest for event in one.accepted) for one in decisions),
+            "digest": _digests(sum(event.digest for event in one.accepted) % DIGEST_MODULUS for one in decisions),
             "catalog_version": _constant(catalog_version, count, pa.uint32()),
             "logged_at_last": pa.array([one.logged_at_last_ms for one in decisions], MILLISECONDS),
             "flushed_at": _constant(flushed_at, count, MILLISECONDS),
@@ -133,7 +133,7 @@ def _key_columns(
     return {
         "meter": _texts(key[0] for _, key in keys),
         "subject": _texts(day[0] for day, _ in keys),
-        "window_start": pa.array([key[2] for _, key in keys], SECONDS),
+        "window_start": pa.array([key[2] for _, key in keys], pa.int64()).cast(SECONDS),
         "dimensions": _dimensions([key for _, key in keys], series),
         "meter_version": pa.array([key[1] for _, key in keys], pa.uint32()),
         "epoch": _constant(epoch, count, pa.string()),
@@ -161,7 +161,8 @@ def _texts(texts: Iterable[str]) -> pa.Array:
 
 
 def _digests(digests: Iterable[int]) -> pa.Array:
-    return pa.array([(one % (1 << 128)).to_bytes(16, "little") for one in digests], DIGEST)
+    joined = b"".join([one.to_bytes(16, "little") for one in digests])
+    return pa.Array.from_buffers(DIGEST, len(joined) // 16, [None, pa.py_buffer(joined)])
 
 
 def _constant(value: object, count: int, kind: pa.DataType) -> pa.Array:

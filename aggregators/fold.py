@@ -50,7 +50,7 @@ class State:
         "events_count",
         "is_dirty",
         "latest_offset",
-        "latest_time",
+        "latest_time_us",
         "members",
         "position",
         "value_latest",
@@ -66,7 +66,7 @@ class State:
         self.value_min: Decimal | None = None
         self.value_max: Decimal | None = None
         self.value_latest: Decimal | None = None
-        self.latest_time: datetime = EPOCH_START
+        self.latest_time_us = 0
         self.latest_offset = 0
         self.digest = 0
         self.members: dict[str, int] | None = None
@@ -104,7 +104,9 @@ class Fold:
     def add(self, event: UsageEvent, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]) -> None:
         """Fold one event; its day must be in memory. An offset that a state already includes changes nothing there."""
         since = event.time - EPOCH_START
-        window_s = since.seconds - since.seconds % WINDOW_S + since.days * DAY_S
+        time_s = since.days * DAY_S + since.seconds
+        time_us = time_s * 1_000_000 + since.microseconds
+        window_s = time_s - time_s % WINDOW_S
         day = (event.subject, since.days)
         states = self._days[day]
         for series, one in measured:
@@ -119,7 +121,7 @@ class Fold:
             state.events_count += 1
             state.digest = (state.digest + digest) % DIGEST_MODULUS
             if series.folds_values:
-                _fold_value(state, one.value, event.time, offset)
+                _fold_value(state, one.value, time_us, offset)
             elif series.folds_members and (state.members is None or one.member not in state.members):
                 if state.members is None:
                     state.members = {}
@@ -159,7 +161,7 @@ def day_of(subject: str, time: datetime) -> DayKey:
     return subject, (time - EPOCH_START).days
 
 
-def _fold_value(state: State, value: Decimal, time: datetime, offset: int) -> None:
+def _fold_value(state: State, value: Decimal, time_us: int, offset: int) -> None:
     state.value_sum = EXACT.add(state.value_sum, value)
     if state.value_min is None or state.value_max is None:
         state.value_min = state.value_max = value
@@ -167,5 +169,5 @@ def _fold_value(state: State, value: Decimal, time: datetime, offset: int) -> No
         state.value_min = value
     elif value > state.value_max:
         state.value_max = value
-    if state.value_latest is None or (time, offset) > (state.latest_time, state.latest_offset):
-        state.value_latest, state.latest_time, state.latest_offset = value, time, offset
+    if state.value_latest is None or (time_us, offset) > (state.latest_time_us, state.latest_offset):
+        state.value_latest, state.latest_time_us, state.latest_offset = value, time_us, offset

@@ -35,7 +35,7 @@ FROM events WHERE (subject, source, id) IN {identities:Array(Tuple(String, Strin
 _STATES: Final = """
 SELECT subject, meter, meter_version, toUnixTimestamp(window_start) AS window_s,
        mapValues(dimensions) AS dimension_values, position, events_count, value_sum,
-       value_min, value_max, value_latest, latest_time, latest_offset, digest
+       value_min, value_max, value_latest, toUnixTimestamp64Micro(latest_time), latest_offset, digest
 FROM rollups FINAL
 WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
   AND (meter, meter_version, position_first) IN {series:Array(Tuple(String, UInt32, UInt64))}
@@ -166,7 +166,7 @@ def _state(values: Sequence[object]) -> State:
         state.value_min,
         state.value_max,
         state.value_latest,
-        state.latest_time,
+        state.latest_time_us,
         state.latest_offset,
         state.digest,
     ) = values  # type: ignore[assignment]  # ClickHouse's column types are those of State

@@ -14,7 +14,7 @@ from metering.clock import SystemClock
 from metering.config import load_settings
 from metering.log import configure_logging
 
-GC_THRESHOLDS = (100_000, 20, 100)
+GC_THRESHOLDS = (100_000, 50, 1_000)
 """A worker makes many short-lived objects and few cycles; the default of 700 would search for them all the time."""
 
 
