@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from metering.config import Settings
@@ -71,13 +71,12 @@ def log_epoch(settings: Settings, topic: str) -> str:
         cluster_id = admin.list_topics(timeout=ANSWER_TIMEOUT_S).cluster_id
         description = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_TIMEOUT_S)[topic].result()
     except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise _absent(settings, topic) from error
         raise _unavailable(settings, error) from error
-    topic_id = description.topic_id
     if not description.partitions:
-        raise RequestError(
-            f"topic {topic} does not exist", where=settings.kafka_bootstrap, fix="Run `metering migrate`"
-        )
-    return f"{cluster_id}/{topic_id}"
+        raise _absent(settings, topic)
+    return f"{cluster_id}/{description.topic_id}"
 
 
 def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
@@ -102,6 +101,10 @@ def _created(future: Any) -> None:
     except KafkaException as error:
         if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
             raise
+
+
+def _absent(settings: Settings, topic: str) -> RequestError:
+    return RequestError(f"topic {topic} does not exist", where=settings.kafka_bootstrap, fix="Run `metering migrate`")
 
 
 def _unavailable(settings: Settings, error: KafkaException) -> KafkaUnavailableError:
