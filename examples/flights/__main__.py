@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -33,6 +34,7 @@ from metering.clock import SystemClock
 from metering.config import Settings
 from metering.embedded.ports import free_ports
 from metering.embedded.supervisor import Supervisor
+from metering.log import configure_logging
 from metering.prepare import prepare_services
 from metering.stack import children
 from metering.usage.answer import answer
@@ -41,7 +43,7 @@ from schemas.catalog import AppliedCatalog
 from schemas.errors import MeteringError
 from schemas.period import month
 from schemas.quantity import format_quantity
-from schemas.usage_query import By, UsageQuery, Window
+from schemas.usage_query import By, UsageQuery, UsageRow, Window
 
 CATALOG: Final = Path(__file__).parent / "catalog.yaml"
 FOLD_IDLE_S_MAX: Final = 60.0
@@ -80,6 +82,7 @@ class Demo:
     def run(self, *, twice: bool) -> None:
         """From an empty folder to files and tables."""
         started_s = time.monotonic()
+        configure_logging(self._settings)
         shutil.rmtree(self._out, ignore_errors=True)
         self._out.mkdir(parents=True)
         stack = Supervisor(
@@ -141,28 +144,51 @@ class Demo:
         )
 
     def _usage(self, client: Client, catalog: AppliedCatalog) -> list[MonthlyUsage]:
-        rows: list[MonthlyUsage] = []
-        for meter in sorted(catalog.meters):
-            query = UsageQuery(
+        """usage_monthly.csv: every meter by customer, origin and month."""
+        rows = [
+            MonthlyUsage(
                 meter=meter,
-                start=month(MONTHS[0], TIMEZONE).start,
-                end=month(MONTHS[-1], TIMEZONE).end,
-                window=Window.MONTH,
-                timezone=TIMEZONE,
-                by=By.CUSTOMER,
-                group_by=("origin",),
+                customer=row.who,
+                origin=row.dimensions["origin"],
+                month=_month_of(row),
+                value=format_quantity(row.quantity),
             )
-            rows += [
-                MonthlyUsage(
-                    meter=meter,
-                    customer=row.who,
-                    origin=row.dimensions["origin"],
-                    month=f"{row.window_start.astimezone(ZoneInfo(TIMEZONE)):%Y-%m}",
-                    value=format_quantity(row.quantity),
-                )
-                for row in answer(client, catalog, query)
-            ]
+            for meter in catalog.meters
+            for row in self._ask(client, catalog, meter, By.CUSTOMER, Window.MONTH, group_by=("origin",))
+        ]
         return sorted(rows, key=lambda row: (row.meter, row.customer, row.origin, row.month))
+
+    def _summary(
+        self, client: Client, catalog: AppliedCatalog, by: By, window: Window
+    ) -> list[tuple[str, Sequence[str]]]:
+        """(month or customer, a value for each meter)."""
+        values: dict[str, dict[str, str]] = {}
+        for meter in catalog.meters:
+            for row in self._ask(client, catalog, meter, by, window):
+                name = row.who or _month_of(row)
+                values.setdefault(name, {})[meter] = format_quantity(row.quantity)
+        return [(name, [values[name].get(meter, "0") for meter in catalog.meters]) for name in sorted(values)]
+
+    def _ask(
+        self,
+        client: Client,
+        catalog: AppliedCatalog,
+        meter: str,
+        by: By,
+        window: Window,
+        *,
+        group_by: tuple[str, ...] = (),
+    ) -> list[UsageRow]:
+        query = UsageQuery(
+            meter=meter,
+            start=month(MONTHS[0], TIMEZONE).start,
+            end=month(MONTHS[-1], TIMEZONE).end,
+            window=window,
+            timezone=TIMEZONE,
+            by=by,
+            group_by=group_by,
+        )
+        return answer(client, catalog, query)
 
     def _bill(self, client: Client, label: str) -> tuple[Run, list[CustomerTotal]]:
         closed = close_period(
@@ -194,14 +220,22 @@ class Demo:
         for export_format in ExportFormat:
             files.append(self._out / f"line_items.{export_format.value}")
             export_runs(client, [run for run, _ in runs], export_format, files[-1])
+        meters = list(catalog.meters)
+        by_month = self._summary(client, catalog, By.EVERYTHING, Window.MONTH)
+        by_customer = self._summary(client, catalog, By.CUSTOMER, Window.TOTAL)
         self._console.print()
-        for meter in ("flights", "miles"):
-            self._console.print(usage_table(usage, meter, catalog.meters[meter].unit))
-            self._console.print()
+        self._console.print(usage_table("Usage by month, in New York time", "month", meters, by_month))
+        self._console.print()
+        self._console.print(usage_table("Usage of the year by customer", "customer", meters, by_customer))
+        self._console.print()
         self._console.print(invoice_table([(run.period, totals) for run, totals in runs]))
         self._console.print("\nFiles:")
         for file in files:
             self._console.print(f"  {file}")
+
+
+def _month_of(row: UsageRow) -> str:
+    return f"{row.window_start.astimezone(ZoneInfo(TIMEZONE)):%Y-%m}"
 
 
 def _prepare(settings: Settings) -> None:

@@ -18,7 +18,7 @@ TIMEZONE: Final = "America/New_York"
 
 FLIGHTS: Final = Mapping(
     event_type="flight",
-    source="nycflights13",
+    source="urn:nycflights13",
     subject_column="carrier",
     time="{year:04}-{month:02}-{day:02}T{sched_dep_time:hhmm}",
     time_zone=TIMEZONE,
@@ -27,7 +27,10 @@ FLIGHTS: Final = Mapping(
     number_columns=("distance", "air_time", "dep_delay"),
     absent=("", "NA"),
 )
-"""A flight is an event: the carrier used it, when it was to leave, and an empty cell is an absent value, not a zero."""
+"""A flight is an event: used by the carrier, at the time it was to leave. An empty cell is absent, not a zero.
+
+(date, carrier, flight number, origin) is unique over all rows of the file; without the origin it is not.
+"""
 
 
 def flights_file() -> Path:

