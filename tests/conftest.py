@@ -8,12 +8,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+import hypothesis
 import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from metering.config import Settings, load_settings
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest, clickhouse_under_test, kafka_under_test
+
+# No test asserts elapsed time: a busy machine is no bug. A failure prints what replays it.
+hypothesis.settings.register_profile("metering", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("metering")
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from aggregators.flush import STEPS
+from metering.clickhouse import connect
 from metering.config import Settings
 from tests.support.pipeline_rig import Life, check, crash_in, life
-from tests.support.plain_log import expected, made_log
+from tests.support.plain_log import Made, expected, made_log
 
 
 def test_an_undisturbed_worker_folds_a_log_to_what_it_comes_to(
@@ -145,3 +148,26 @@ def test_the_log_again_in_another_epoch_is_all_duplicates(
         {"epoch": f"{epoch}-anew"},
     ).result_rows[0]
     assert anew == (0, len(first.accepted) + sum(first.duplicates.values()), len(first.rejected))
+
+
+def test_fifteen_hundred_months_in_one_batch_are_one_flush(changing_settings: Settings, epoch: str) -> None:
+    """From 1970 to 2094, written down by Kafka over 25 months: each is a partition of some table."""
+    year_ms = 365 * 86_400_000
+    log = [
+        Made(
+            subject=epoch,
+            id=f"e{month}",
+            offset=month,
+            time=datetime(1970 + month // 12, 1 + month % 12, 15, tzinfo=UTC),
+            logged_at_ms=125 * year_ms + month * 2 * year_ms // 1500,
+        )
+        for month in range(1500)
+    ]
+
+    with life(changing_settings, epoch, flush_events_max=10_000) as worker:
+        worker.take_over(0)
+        worker.put(log)
+        worker.drain()
+
+    with closing(connect(changing_settings)) as client:
+        check(client, epoch, expected(log))
