@@ -86,6 +86,8 @@ class Decider:
         self._limits = limits
         self._identities = identities
         self._unflushed: dict[Identity, Standing] = {}
+        self._logged_at_ms = 0  # records of a batch share it
+        self._logged_at = _EPOCH_START
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode every record of a batch; what cannot be decoded is a rejection already."""
@@ -172,8 +174,10 @@ class Decider:
         event = decode_event(value)
         if key != event.subject.encode():
             raise EventRejectedError("key_not_subject", "subject", "the record's key is not the event's subject")
-        logged_at = _EPOCH_START + timedelta(milliseconds=timestamp_ms)
-        check_time(event, logged_at, ahead_s_max=limits.ahead_s_max, age_s_max=limits.age_s_max)
+        if timestamp_ms != self._logged_at_ms:
+            self._logged_at_ms = timestamp_ms
+            self._logged_at = _EPOCH_START + timedelta(milliseconds=timestamp_ms)
+        check_time(event, self._logged_at, ahead_s_max=limits.ahead_s_max, age_s_max=limits.age_s_max)
         return event
 
     def _repeats(self, identity: Identity, mine: Standing, standings: Sequence[Standing]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -105,6 +106,7 @@ def decode_event(record: bytes | None) -> UsageEvent:
     return UsageEvent(id_, source, type_, subject, parse_time(envelope.time), envelope.data)
 
 
+@lru_cache(maxsize=8_192)  # events come in bursts that share a time
 def parse_time(text: str) -> datetime:
     """The UTC time of an RFC 3339 text, cut to microseconds, so that no event crosses into the next period.
 
