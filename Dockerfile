@@ -11,7 +11,7 @@ RUN python -m venv /opt/tools \
     && /opt/tools/bin/pip --python /opt/metering/bin/python install \
         --no-deps --no-build-isolation --require-hashes --requirement requirements.txt
 
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY schemas schemas
 COPY metering metering
 COPY ingest ingest

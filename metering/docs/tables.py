@@ -1,19 +1,13 @@
-"""Writes docs/tables.md: every table, view and column of a migrated database, with its comment.
-
-METERING_CLICKHOUSE_DATABASE=… python -m metering.docs.tables > docs/tables.md
-"""
+"""docs/tables.md: every table, view and column of a migrated database, with its comment."""
 
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any, Final
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from metering.clickhouse import connect
-from metering.config import load_settings
 from metering.migrate import migrations
 
 _CREATED: Final = re.compile(r"^CREATE (?:TABLE|VIEW) IF NOT EXISTS (\w+)", re.MULTILINE)
@@ -22,7 +16,7 @@ _HISTORY: Final = "schema_migrations"
 _HEAD: Final = """\
 # Tables and views
 
-Generated from a migrated database by `python -m metering.docs.tables`; a test compares.
+Generated from a migrated database by `make docs`; a test compares.
 Names in bold are the sorting key. A ReplacingMergeTree holds a row again after a retry until it merges: read it with
 `FINAL`, as the views do. Times are UTC, ranges half-open.
 """
@@ -107,7 +101,3 @@ def _line(column: Column) -> str:
 
 def _rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in client.query(sql).result_rows]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(tables_markdown(described_tables(connect(load_settings()))))
