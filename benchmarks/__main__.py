@@ -1,0 +1,127 @@
+"""`make bench`: measures both sides in one run, prints a table and writes build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gateway_rate import gateway_rate
+from benchmarks.stack import engines
+from benchmarks.worker_rate import fill, plain_rate, worker_rate
+
+WORKER_EVENTS = 200_000
+PLAIN_EVENTS = 20_000
+GATEWAY_EVENTS = 100_000
+ROUNDS = 3
+RATIO_GOAL = 10.0
+GATEWAY_GOAL = 20_000.0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of bench.json. `value` is the median of the rounds, `spread` its least and greatest."""
+
+    name: str
+    value: float
+    unit: str
+    spread: tuple[float, float]
+    ratio: float | None
+    goal: str
+    met: bool
+    conditions: str
+
+
+def main() -> None:
+    """Run all benchmarks; ends with 1 when totals differ, never because of a time."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="times each side runs, alternating (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/bench.json"), help="where the result goes (%(default)s)"
+    )
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    worker: list[float] = []
+    plain: list[float] = []
+    gateway: list[float] = []
+    with engines() as settings, console.status("filling the log") as status:
+        fill(settings, WORKER_EVENTS)
+        for number in range(options.rounds):
+            status.update(f"round {number + 1}: worker")
+            worker.append(worker_rate(settings, f"worker_{number}", WORKER_EVENTS))
+            status.update(f"round {number + 1}: plain Faust agent")
+            plain.append(plain_rate(settings, f"plain_{number}", PLAIN_EVENTS))
+    with engines() as settings, console.status("gateway"):
+        gateway = [gateway_rate(settings, f"gateway_{number}", GATEWAY_EVENTS) for number in range(options.rounds)]
+    results = _results(worker, plain, gateway)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+    _show(results)
+
+
+def _results(worker: list[float], plain: list[float], gateway: list[float]) -> list[Result]:
+    machine = f"{os.cpu_count()} cores shared with Kafka and ClickHouse, Python {platform.python_version()}"
+    faust = f"faust-streaming {version('faust-streaming')}"
+    ratio = statistics.median(worker) / statistics.median(plain)
+    return [
+        _result(
+            "worker", worker, ratio, f"{RATIO_GOAL:.0f} x the plain agent", ratio >= RATIO_GOAL, f"{machine}; dedupe on"
+        ),
+        _result("plain Faust agent", plain, None, "", met=True, conditions=f"{machine}; {faust}, one insert a batch"),
+        _result(
+            "gateway",
+            gateway,
+            None,
+            f"{GATEWAY_GOAL:,.0f} events/s",
+            statistics.median(gateway) >= GATEWAY_GOAL,
+            f"{machine}; one process, batches of 500, 4 connections, acks=all",
+        ),
+    ]
+
+
+def _result(
+    name: str,
+    rates: list[float],
+    ratio: float | None,
+    goal: str,
+    met: bool,
+    conditions: str,  # noqa: FBT001
+) -> Result:
+    return Result(
+        name=name,
+        value=round(statistics.median(rates)),
+        unit="events/s",
+        spread=(round(min(rates)), round(max(rates))),
+        ratio=None if ratio is None else round(ratio, 1),
+        goal=goal,
+        met=met,
+        conditions=conditions,
+    )
+
+
+def _show(results: list[Result]) -> None:
+    table = Table("measure", "events/s, median", "least to greatest", "ratio", "goal", "met", box=None)
+    for one in results:
+        table.add_row(
+            one.name,
+            f"{one.value:,.0f}",
+            f"{one.spread[0]:,.0f} to {one.spread[1]:,.0f}",
+            "" if one.ratio is None else f"{one.ratio}",
+            one.goal,
+            ("yes" if one.met else "no") if one.goal else "",
+        )
+    console = Console()
+    console.print("Totals of both sides are equal.\n")
+    console.print(table)
+    console.print(f"\n{results[0].conditions}; {results[-1].conditions.partition('; ')[2]} (gateway)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

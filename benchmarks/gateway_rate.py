@@ -1,0 +1,65 @@
+"""The gateway: batches of 500 events over HTTP, each answered once Kafka has acknowledged all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import msgspec
+
+from benchmarks.stack import event, fresh_database, python_process, wait_for
+from metering.config import Settings
+from metering.embedded.ports import free_ports
+from metering.kafka import log_ends
+from schemas.topics import USAGE_EVENTS
+
+BATCH_EVENTS = 500
+CONNECTIONS = 4
+TIMEOUT_S = 60.0
+HEADERS = {"Content-Type": "application/cloudevents-batch+json"}
+
+
+def gateway_rate(settings: Settings, name: str, count: int) -> float:
+    """Events a second through one gateway process; the log must have grown by just as many."""
+    settings = msgspec.structs.replace(fresh_database(settings, name), gateway_port=free_ports(1)[0])
+    url = settings.gateway_address
+    bodies = [_body(first) for first in range(0, count, BATCH_EVENTS)]
+    with python_process(settings, "-m", "metering", "gateway") as process:
+        wait_for(process, lambda: _is_ready(url), TIMEOUT_S)
+        asyncio.run(_send(url, bodies[: 4 * CONNECTIONS]))
+        before = _log_size(settings)
+        started_s = time.monotonic()
+        asyncio.run(_send(url, bodies))
+        elapsed_s = time.monotonic() - started_s
+        grown = _log_size(settings) - before
+    if grown != count:
+        raise AssertionError(f"the log grew by {grown} records instead of {count}")
+    return count / elapsed_s
+
+
+def _body(first: int) -> bytes:
+    return b"[" + b",".join(event(number) for number in range(first, first + BATCH_EVENTS)) + b"]"
+
+
+async def _send(url: str, bodies: list[bytes]) -> None:
+    waiting = iter(bodies)
+
+    async def sender(client: httpx.AsyncClient) -> None:
+        for body in waiting:
+            answer = await client.post(f"{url}/v1/events", content=body, headers=HEADERS)
+            answer.raise_for_status()
+
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        await asyncio.gather(*(sender(client) for _ in range(CONNECTIONS)))
+
+
+def _log_size(settings: Settings) -> int:
+    return sum(end for _, end in log_ends(settings, USAGE_EVENTS).values())
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2.0).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,98 @@
+"""Worker against a plain Faust agent: single-event records from a real Kafka into ClickHouse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from clickhouse_connect.driver.client import Client
+
+from benchmarks.stack import Totals, expected_totals, fill_log, fresh_database, python_process, wait_for
+from metering.clickhouse import connect
+from metering.config import Settings
+
+TIMEOUT_S = 300.0
+
+_PLAIN_TABLES = (
+    "CREATE TABLE plain_events (subject String, id String, time String, region String, bytes Decimal(38, 12), "
+    "inserted_at DateTime64(6) DEFAULT now64(6)) ENGINE = MergeTree ORDER BY (subject, time)",
+    "CREATE MATERIALIZED VIEW plain_rollup ENGINE = SummingMergeTree ORDER BY (subject, window, region) AS "
+    "SELECT subject, toStartOfFifteenMinutes(parseDateTimeBestEffort(time, 'UTC')) AS window, region, "
+    "count() AS calls, sum(bytes) AS bytes FROM plain_events GROUP BY subject, window, region",
+)
+
+
+def worker_rate(settings: Settings, name: str, count: int) -> float:
+    """Events a second of one worker process, from the first durable batch to the last."""
+    settings = fresh_database(settings, name)
+    client = connect(settings)
+
+    def is_done() -> bool:
+        return bool(client.query("SELECT sum(last - first + 1) FROM positions").result_rows[0][0] >= count)
+
+    with python_process(settings, "-m", "metering", "worker") as process:
+        wait_for(process, is_done, TIMEOUT_S)
+    _check(_worker_totals(client), expected_totals(count))
+    return _rate(
+        client,
+        "SELECT flushed_at, sum(last - first + 1) FROM positions FINAL GROUP BY flushed_at ORDER BY flushed_at",
+    )
+
+
+def plain_rate(settings: Settings, name: str, count: int) -> float:
+    """Events a second of the plain agent, on the same log, measured the same way; it stops after `count`."""
+    settings = fresh_database(settings, name)
+    client = connect(settings)
+    for statement in _PLAIN_TABLES:
+        client.command(statement)
+
+    def is_done() -> bool:
+        return int(client.query("SELECT count() FROM plain_events").result_rows[0][0]) >= count
+
+    with python_process(settings, "-m", "benchmarks.plain_agent", name) as process:
+        wait_for(process, is_done, TIMEOUT_S)
+    _check(_plain_totals(client), _plain_expected(client))
+    return _rate(
+        client,
+        "SELECT inserted_at, count() FROM plain_events GROUP BY inserted_at ORDER BY inserted_at",
+    )
+
+
+def fill(settings: Settings, count: int) -> None:
+    """Fill the log once; every measurement reads it from the start."""
+    fill_log(settings, count)
+
+
+def _rate(client: Client, query: str) -> float:
+    """Events after the first batch, divided by the time from the first batch to the last: start-up is left out."""
+    rows: list[tuple[datetime, int]] = client.query(query).result_rows  # type: ignore[assignment]
+    elapsed_s = (rows[-1][0] - rows[0][0]).total_seconds()
+    return sum(int(count) for _, count in rows[1:]) / elapsed_s
+
+
+def _worker_totals(client: Client) -> Totals:
+    rows = client.query(
+        "SELECT sumIf(events_count, meter = 'calls'), sumIf(value_sum, meter = 'bytes') FROM rollups FINAL"
+    ).result_rows
+    return Totals(events=int(rows[0][0]), bytes=rows[0][1])
+
+
+def _plain_totals(client: Client) -> Totals:
+    rows = client.query("SELECT sum(calls), sum(bytes) FROM plain_rollup").result_rows
+    return Totals(events=int(rows[0][0]), bytes=rows[0][1])
+
+
+def _plain_expected(client: Client) -> Totals:
+    """The plain agent is stopped early, so what it should have is said by the numbers of the events it took."""
+    rows = client.query(
+        "SELECT count(), sum(toDecimal128(toUInt64(substring(id, 3)), 12) + toDecimal128('0.25', 12)) FROM plain_events"
+    ).result_rows
+    return Totals(events=int(rows[0][0]), bytes=rows[0][1])
+
+
+def _check(found: Totals, expected: Totals) -> None:
+    if found != expected:
+        raise AssertionError(f"totals differ: {found} instead of {expected}")
+
+
+Measure = Callable[[Settings, str, int], float]
