@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -128,6 +129,20 @@ def test_states_are_forgotten_by_a_worker_that_is_never_idle_and_read_back(
     check(folded, epoch, expected(log))
     assert len(expected(log).rollups) > 300
     assert max(keys_counts) < 250
+
+
+def test_a_state_that_is_not_durable_yet_is_not_forgotten(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    """Memory for one key, all keys in use all the time, and a ClickHouse that is always a little behind."""
+    log = made_log(26, 200, prefix=epoch, days=1)
+
+    with life(
+        folded_settings, epoch, reached=lambda _step: time.sleep(0.02), state_keys_max=1, flush_events_max=15
+    ) as worker:
+        worker.run(log, batch_max=10)
+
+    check(folded, epoch, expected(log))
 
 
 def test_the_log_again_in_another_epoch_is_all_duplicates(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import msgspec
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -100,8 +101,9 @@ class Stack:
     def epoch(self) -> str:
         return log_epoch(self.settings, USAGE_EVENTS)
 
-    def start(self) -> WorkerProcess:
-        one = WorkerProcess(self.settings)
+    def start(self, **changes: str) -> WorkerProcess:
+        """Start a worker; `changes` are settings of its own."""
+        one = WorkerProcess(msgspec.structs.replace(self.settings, **changes))
         self._workers.append(one)
         return one
 
