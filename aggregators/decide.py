@@ -121,7 +121,7 @@ class Decider:
                 identity = (event.subject, event.source, event.id)
                 mine = Standing(self._epoch, batch.partition, offset, digest)
                 standings = stored.get(identity, ())
-                if self._repeats(identity, mine, standings):
+                if (standings or identity in self._unflushed) and self._repeats(identity, mine, standings):
                     duplicate += 1
                     continue
                 is_stored = mine in standings
@@ -177,7 +177,8 @@ class Decider:
         if timestamp_ms != self._logged_at_ms:
             self._logged_at_ms = timestamp_ms
             self._logged_at = _EPOCH_START + timedelta(milliseconds=timestamp_ms)
-        check_time(event, self._logged_at, ahead_s_max=limits.ahead_s_max, age_s_max=limits.age_s_max)
+        if event.time > self._logged_at or limits.age_s_max:
+            check_time(event, self._logged_at, ahead_s_max=limits.ahead_s_max, age_s_max=limits.age_s_max)
         return event
 
     def _repeats(self, identity: Identity, mine: Standing, standings: Sequence[Standing]) -> bool:

@@ -7,6 +7,7 @@ so a replay decides alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -36,10 +37,13 @@ def identity_key(identity: Identity) -> int:
     `xxh3(concat(toString(length(subject)), ':', subject, toString(length(source)), ':', source, id))`.
     """
     subject, source, id_ = identity
+    return xxhash.xxh3_64_intdigest(_prefix(subject, source) + id_.encode())
+
+
+@lru_cache(maxsize=65_536)
+def _prefix(subject: str, source: str) -> bytes:
     subject_bytes, source_bytes = subject.encode(), source.encode()
-    return xxhash.xxh3_64_intdigest(
-        b"%d:%b%d:%b%b" % (len(subject_bytes), subject_bytes, len(source_bytes), source_bytes, id_.encode())
-    )
+    return b"%d:%b%d:%b" % (len(subject_bytes), subject_bytes, len(source_bytes), source_bytes)
 
 
 class KeyFilter:
@@ -54,7 +58,10 @@ class KeyFilter:
         self._count_in_last = 0
 
     def __contains__(self, key: int) -> bool:
-        return any(key in one for one in self._filters)
+        for one in self._filters:  # noqa: SIM110 - a generator for any() would cost as much as the look-up
+            if key in one:
+                return True
+        return False
 
     def add(self, key: int) -> None:
         """Take in one key."""

@@ -14,7 +14,6 @@ from typing import Final
 
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import EXACT, ZERO
-from schemas.usage_event import UsageEvent
 
 DAY_S: Final = 86_400
 DIGEST_MODULUS: Final = 1 << 128
@@ -30,16 +29,30 @@ StateKey = tuple[str, int, int, tuple[str, ...]]
 class Series:
     """One meter version folded on one partition. `position_first` is the first offset the series covers."""
 
-    __slots__ = ("dimension_names", "folds_members", "folds_values", "name", "number", "position_first")
+    __slots__ = ("dimension_names", "folds_members", "folds_values", "name", "number", "position_first", "version")
 
     def __init__(self, version: MeterVersion, position_first: int) -> None:
         aggregation = version.meter.aggregation
+        self.version = version
         self.name = version.meter.name
         self.number = version.version
         self.position_first = position_first
         self.dimension_names = list(version.meter.group_by)
         self.folds_members = aggregation is Aggregation.UNIQUE_COUNT
         self.folds_values = not self.folds_members and aggregation is not Aggregation.COUNT
+
+
+class Moment:
+    """What folding needs of an event's time, computed once for all events that share it."""
+
+    __slots__ = ("day", "time_us", "window_s")
+
+    def __init__(self, time: datetime) -> None:
+        since = time - EPOCH_START
+        time_s = since.days * DAY_S + since.seconds
+        self.day = since.days
+        self.window_s = time_s - time_s % WINDOW_S
+        self.time_us = time_s * 1_000_000 + since.microseconds
 
 
 class State:
@@ -101,13 +114,12 @@ class Fold:
         self._days[day] = states
         self._keys_count += len(states)
 
-    def add(self, event: UsageEvent, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]) -> None:
+    def add(
+        self, subject: str, moment: Moment, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]
+    ) -> None:
         """Fold one event; its day must be in memory. An offset that a state already includes changes nothing there."""
-        since = event.time - EPOCH_START
-        time_s = since.days * DAY_S + since.seconds
-        time_us = time_s * 1_000_000 + since.microseconds
-        window_s = time_s - time_s % WINDOW_S
-        day = (event.subject, since.days)
+        day = (subject, moment.day)
+        window_s = moment.window_s
         states = self._days[day]
         for series, one in measured:
             key = (series.name, series.number, window_s, one.dimensions)
@@ -121,7 +133,7 @@ class Fold:
             state.events_count += 1
             state.digest = (state.digest + digest) % DIGEST_MODULUS
             if series.folds_values:
-                _fold_value(state, one.value, time_us, offset)
+                _fold_value(state, one.value, moment.time_us, offset)
             elif series.folds_members and (state.members is None or one.member not in state.members):
                 if state.members is None:
                     state.members = {}
@@ -154,11 +166,6 @@ class Fold:
 
     def _oldest(self) -> Iterator[DayKey]:
         return iter(list(self._days)) if self._days else iter(())
-
-
-def day_of(subject: str, time: datetime) -> DayKey:
-    """The day an event's states belong to."""
-    return subject, (time - EPOCH_START).days
 
 
 def _fold_value(state: State, value: Decimal, time_us: int, offset: int) -> None:

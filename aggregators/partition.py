@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
-from aggregators.fold import DayKey, Fold, Series, State, StateKey, day_of
+from aggregators.fold import DayKey, Fold, Moment, Series, State, StateKey
 from aggregators.store import LedgerEnd
 from schemas.meter import MeterVersion
 
@@ -24,6 +24,7 @@ class Partition:
         self._starts = dict(end.starts)
         self._known_days = known_days
         self._series: dict[tuple[str, int], Series] = {}
+        self._series_of: dict[int, Series] = {}  # by id() of the MeterVersion, which the Series keeps alive
 
     @property
     def series(self) -> Mapping[tuple[str, int], Series]:
@@ -38,16 +39,19 @@ class Partition:
         for one in meter_versions:
             series = Series(one, end.position_first(one.introduced_in))
             self._series[one.meter.name, one.version] = series
+            self._series_of[id(one)] = series
 
     def take_in(self, decision: Decision, load_days: LoadDays) -> None:
         """Fold a decision and keep it for the next flush."""
-        days = {day_of(one.event.subject, one.event.time): None for one in decision.accepted if one.measured}
+        moments = {one.event.time: Moment(one.event.time) for one in decision.accepted}
+        days = {(one.event.subject, moments[one.event.time].day): None for one in decision.accepted if one.measured}
         self._ensure_days(list(days), load_days)
-        series = self._series
+        series_of = self._series_of
+        add = self.fold.add
         for one in decision.accepted:
             if one.measured:
-                measured = [(series[version.meter.name, version.version], seen) for version, seen in one.measured]
-                self.fold.add(one.event, one.offset, one.digest, measured)
+                measured = [(series_of[id(version)], seen) for version, seen in one.measured]
+                add(one.event.subject, moments[one.event.time], one.offset, one.digest, measured)
         self.pending.append(decision)
         self.next_offset = decision.last + 1
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from schemas.errors import EventRejectedError
-from schemas.meter import EventReader, Measurement, MeterVersion, measure_by, paths_of
+from schemas.meter import EventReader, Measurement, MeterReading, MeterVersion, measure_by, paths_of, reading_of
 from schemas.usage_event import UsageEvent
 
 _SHOWN_TYPE_MAX: Final = 80
@@ -24,8 +24,7 @@ class _Span(msgspec.Struct, frozen=True, gc=False):
     """The meter versions in force during one stretch of time, and the one reader of all their fields."""
 
     read: EventReader
-    versions: tuple[tuple[MeterVersion, tuple[str, ...]], ...]
-    """Each with the paths of its dimensions."""
+    versions: tuple[tuple[MeterVersion, MeterReading], ...]
 
 
 class _Timeline(msgspec.Struct, frozen=True, gc=False):
@@ -72,8 +71,8 @@ class Admission:
             return []
         fields = span.read.read(event)
         measured: list[tuple[MeterVersion, Measurement]] = []
-        for version, dimension_paths in span.versions:
-            one = measure_by(version.meter, dimension_paths, fields)
+        for version, reading in span.versions:
+            one = measure_by(reading, fields)
             if one is not None:
                 measured.append((version, one))
         return measured
@@ -86,9 +85,9 @@ class Admission:
         span = timeline.spans[bisect_right(timeline.starts, event.time)]
         fields = span.read.read(event)
         measured: list[tuple[MeterVersion, Measurement]] = []
-        for version, dimension_paths in span.versions:
+        for version, reading in span.versions:
             with suppress(EventRejectedError):
-                one = measure_by(version.meter, dimension_paths, fields)
+                one = measure_by(reading, fields)
                 if one is not None:
                     measured.append((version, one))
         return measured
@@ -126,4 +125,4 @@ def _in_force(version: MeterVersion, low: datetime | None) -> bool:
 
 def _span(versions: list[MeterVersion]) -> _Span:
     paths = frozenset(path for one in versions for path in paths_of(one.meter))
-    return _Span(EventReader(paths), tuple((one, tuple(one.meter.group_by.values())) for one in versions))
+    return _Span(EventReader(paths), tuple((one, reading_of(one.meter)) for one in versions))

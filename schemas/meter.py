@@ -107,8 +107,6 @@ SHORT_BYTES_MAX: Final = 64
 """Longest JSON text that is remembered once it was read."""
 
 _PRESENT: Final = ""
-_COUNT: Final = Aggregation.COUNT
-_UNIQUE_COUNT: Final = Aggregation.UNIQUE_COUNT
 _NULL: Final = Raw(b"null")
 _SCALAR = re.compile(rb'["\-0-9tf]')
 _decode_text = msgspec.json.Decoder(str).decode
@@ -117,14 +115,13 @@ _decode_text = msgspec.json.Decoder(str).decode
 class Fields(dict[str, bytes | None]):
     """The raw JSON text of an event's fields by path, None for none.
 
-    Meters share fields, so what was read out of one is remembered: as text, as number, as a group of dimensions.
+    Meters share fields, so the texts that were read are remembered, singly and as groups of dimensions.
     """
 
-    __slots__ = ("_groups", "_numbers", "_texts")
+    __slots__ = ("_groups", "_texts")
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
-        self._numbers: dict[str, Decimal] = {}
         self._groups: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def text(self, path: str) -> str:
@@ -133,13 +130,6 @@ class Fields(dict[str, bytes | None]):
         if text is None:
             text = self._texts[path] = scalar_text(path, self[path])
         return text
-
-    def number(self, path: str, raw: bytes) -> Decimal:
-        """The exact number that `raw`, the field's JSON text, stands for."""
-        number = self._numbers.get(path)
-        if number is None:
-            number = self._numbers[path] = _number(path, raw)
-        return number
 
     def group(self, paths: tuple[str, ...]) -> tuple[str, ...]:
         """The texts of several fields."""
@@ -198,31 +188,49 @@ def paths_of(meter: Meter) -> frozenset[str]:
     return frozenset([*values, *(one.field for one in meter.filters), *meter.group_by.values()])
 
 
+class MeterReading(msgspec.Struct, frozen=True, gc=False):
+    """What `measure` needs of a meter, taken apart once, because it asks for every event."""
+
+    filters: tuple[Filter, ...]
+    value: str | None
+    is_number: bool
+    is_member: bool
+    dimension_paths: tuple[str, ...]
+
+
+def reading_of(meter: Meter) -> MeterReading:
+    """Take a meter apart."""
+    is_member = meter.aggregation is Aggregation.UNIQUE_COUNT
+    is_number = not is_member and meter.aggregation is not Aggregation.COUNT
+    return MeterReading(meter.filters, meter.value, is_number, is_member, tuple(meter.group_by.values()))
+
+
 def measure(meter: Meter, fields: Fields) -> Measurement | None:
     """What `meter` sees of an event whose fields were read; None when the event does not count for it.
 
     An event without the value is not measured: a missing number is not a zero.
     Raises EventRejectedError for a value that is there but is no number, and for a dimension that is no scalar.
     """
-    return measure_by(meter, tuple(meter.group_by.values()), fields)
+    return measure_by(reading_of(meter), fields)
 
 
-def measure_by(meter: Meter, dimension_paths: tuple[str, ...], fields: Fields) -> Measurement | None:
-    """`measure` for one who asks often: `dimension_paths` are the values of `group_by`."""
-    for one in meter.filters:
+def measure_by(reading: MeterReading, fields: Fields) -> Measurement | None:
+    """`measure` for one who asks often."""
+    for one in reading.filters:
         text = fields.text(one.field)
         if (one.any_of and text not in one.any_of) or text in one.none_of:
             return None
     value, member = ZERO, _PRESENT
-    if meter.value is not None:
-        raw = fields[meter.value]
+    path = reading.value
+    if path is not None:
+        raw = fields[path]
         if raw is None:
             return None
-        if meter.aggregation is _UNIQUE_COUNT:
-            member = fields.text(meter.value)
-        elif meter.aggregation is not _COUNT:
-            value = fields.number(meter.value, raw)
-    return Measurement(fields.group(dimension_paths), value, member)
+        if reading.is_number:
+            value = _number(path, raw)
+        elif reading.is_member:
+            member = fields.text(path)
+    return Measurement(fields.group(reading.dimension_paths), value, member)
 
 
 def scalar_text(path: str, raw: bytes | None) -> str:

@@ -20,6 +20,7 @@ IDENTITY_BYTES_MAX: Final = 512
 NESTING_MAX: Final = 128
 """Deepest nesting of an event, its own braces included. A decoder alone would stop at a depth that changes with its
 caller's stack, so that an event could be accepted by one process and refused by another."""
+CHECKED_TEXTS_MAX: Final = 50_000
 TIME_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_MAX: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -72,6 +73,8 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
+_checked: set[str] = set()
+"""Texts that `check_text` found good; a cache, so that sharing it changes no answer."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKET = re.compile(rb"[^\[\]{}]+")
@@ -99,10 +102,15 @@ def decode_event(record: bytes | None) -> UsageEvent:
     if not record.isascii():
         _check_utf8(record)
     id_, source, type_, subject = envelope.id, envelope.source, envelope.type, envelope.subject
-    for field, text in (("id", id_), ("source", source), ("type", type_), ("subject", subject)):
-        # The common case stands here and not behind a call: this runs four times for every event.
-        if not (text.isascii() and text.isprintable() and 0 < len(text) <= IDENTITY_BYTES_MAX):
-            check_text(field, text)
+    if not (id_.isascii() and id_.isprintable() and 0 < len(id_) <= IDENTITY_BYTES_MAX):
+        check_text("id", id_)
+    # Few sources, types and subjects make many events.
+    if source not in _checked:
+        _check_once("source", source)
+    if type_ not in _checked:
+        _check_once("type", type_)
+    if subject not in _checked:
+        _check_once("subject", subject)
     return UsageEvent(id_, source, type_, subject, parse_time(envelope.time), envelope.data)
 
 
@@ -167,6 +175,14 @@ def _nesting(record: bytes) -> int:
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+def _check_once(field: str, text: str) -> None:
+    """`check_text`, and remember that the text is good."""
+    check_text(field, text)
+    if len(_checked) >= CHECKED_TEXTS_MAX:
+        _checked.clear()
+    _checked.add(text)
 
 
 def _check_utf8(record: bytes) -> None:

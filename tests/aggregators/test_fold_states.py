@@ -10,7 +10,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregators.fold import Fold, Series, State, day_of
+from aggregators.decide import Accepted, Decision
+from aggregators.fold import Fold, State
+from aggregators.partition import Partition, known_days_filter
+from aggregators.store import LedgerEnd
 from schemas.admission import Admission
 from schemas.meter import Aggregation, Meter, MeterVersion
 from schemas.rollup import EMPTY, LogMoment, RollupState, merge
@@ -43,7 +46,6 @@ VERSIONS = {
     )
     for kind in Aggregation
 }
-SERIES = {kind.value: Series(version, 0) for kind, version in VERSIONS.items()}
 ADMISSION = Admission(VERSIONS.values(), [])
 
 Plain = tuple[int, str | None, str, str]
@@ -65,20 +67,33 @@ def event(offset: int, one: Plain) -> UsageEvent:
     return decode_event(text.encode())
 
 
-def folded(events: list[tuple[int, Plain]], fold: Fold | None = None) -> Fold:
-    fold = fold or Fold()
-    for offset, one in events:
-        found = event(offset, one)
-        day = day_of(found.subject, found.time)
-        if not fold.holds(day):
-            fold.put_day(day, {})
-        measured = [(SERIES[version.meter.name], seen) for version, seen in ADMISSION.measurements(found)]
-        fold.add(found, offset, event_digest(str(offset).encode()), measured)
-    return fold
+def folded(events: list[tuple[int, Plain]], partition: Partition | None = None) -> Partition:
+    if partition is None:
+        partition = Partition(LedgerEnd(next_offset=0, starts={}), known_days_filter([]))
+        partition.begin_catalog(1, list(VERSIONS.values()))
+    found = [(offset, event(offset, one)) for offset, one in events]
+    accepted = [
+        Accepted(one, offset, 0, event_digest(str(offset).encode()), b"", True, ADMISSION.measurements(one))
+        for offset, one in found
+    ]
+    decision = Decision(
+        epoch="e",
+        topic="t",
+        partition=0,
+        first=0,
+        last=max((offset for offset, _ in events), default=0),
+        logged_at_last_ms=0,
+        accepted=accepted,
+        duplicate=0,
+        rejected=[],
+        absent=0,
+    )
+    partition.take_in(decision, lambda _days, _series: {})
+    return partition
 
 
-def states(fold: Fold) -> dict[tuple[object, ...], RollupState]:
-    changed, _ = fold.take_dirty()
+def states(partition: Partition) -> dict[tuple[object, ...], RollupState]:
+    changed, _ = partition.fold.take_dirty()
     return {(day, *key): as_rollup(state) for day, key, state in changed}
 
 
@@ -121,7 +136,7 @@ def test_folding_part_of_a_stream_again_changes_nothing(events: list[Plain], unt
     folded(log[:until], whole)
 
     assert states(whole) == {}
-    assert whole.take_dirty() == ([], [])
+    assert whole.fold.take_dirty() == ([], [])
     assert before == states(folded(log))
 
 
@@ -132,7 +147,7 @@ def test_members_are_reported_once_at_the_offset_that_brought_them(events: list[
     for offset, (after_us, _, kind, user) in log:
         seen.setdefault((after_us // 900_000_000, kind, user), offset)
 
-    _, members = folded(log).take_dirty()
+    _, members = folded(log).fold.take_dirty()
 
     base = int(START.timestamp())
     found = {((key[2] - base) // 900, key[3][0], member): offset for _, key, member, offset in members}

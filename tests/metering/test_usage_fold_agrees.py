@@ -7,12 +7,10 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 
-from aggregators.fold import Fold, Series, State, day_of
+from aggregators.fold import EPOCH_START, Fold, Moment, Series, State
 from schemas.meter import Aggregation, Measurement, Meter, MeterVersion
 from schemas.rollup import EMPTY, LogMoment, RollupState, merge
-from schemas.usage_event import UsageEvent
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 METER = Meter(name="sum", event_type="used", aggregation=Aggregation.SUM, value="n")
@@ -45,11 +43,10 @@ def of_event(partition: int, offset: int, second: int, value: Decimal, digest: i
 
 def folded(partition: int, events: list[tuple[int, Decimal, int]]) -> RollupState:
     fold = Fold()
-    fold.put_day(day_of("s1", NOON), {})
+    fold.put_day(("s1", Moment(NOON).day), {})
     for offset, (second, value, digest) in enumerate(events):
-        time = NOON + timedelta(seconds=second)
-        event = UsageEvent(id=str(offset), source="/made", type="used", subject="s1", time=time, data=Raw(b"{}"))
-        fold.add(event, offset, digest, [(SERIES, Measurement(dimensions=(), value=value, member=""))])
+        moment = Moment(NOON + timedelta(seconds=second))
+        fold.add("s1", moment, offset, digest, [(SERIES, Measurement(dimensions=(), value=value, member=""))])
     [(_, _, state)] = fold.take_dirty()[0]
     return as_written(partition, state)
 
@@ -62,7 +59,12 @@ def as_written(partition: int, state: State) -> RollupState:
         value_min=state.value_min,
         value_max=state.value_max,
         value_latest=state.value_latest,
-        latest_at=LogMoment(time=state.latest_time, epoch="log", partition=partition, offset=state.latest_offset),
+        latest_at=LogMoment(
+            time=EPOCH_START + timedelta(microseconds=state.latest_time_us),
+            epoch="log",
+            partition=partition,
+            offset=state.latest_offset,
+        ),
         digest=state.digest,
         position=state.position,
     )
