@@ -57,7 +57,7 @@ def event(number: int) -> bytes:
     """One event of about 210 bytes, as a producer would write it; a day's worth of times, fractional quantities."""
     second = number % 86_400
     return (
-        b'{"specversion":"1.0","id":"e-%08d","source":"urn:bench","type":"api.call","subject":"customer-%02d",'
+        b'{"specversion":"1.0","id":"%08d","source":"bench","type":"api.call","subject":"customer-%02d",'
         b'"time":"2026-01-15T%02d:%02d:%02dZ","data":{"region":"eu-%d","bytes":%d.25}}'
         % (
             number,
