@@ -43,7 +43,7 @@ class Partition:
 
     def take_in(self, decision: Decision, load_days: LoadDays) -> None:
         """Fold a decision and keep it for the next flush."""
-        moments = {one.event.time: Moment(one.event.time) for one in decision.accepted}
+        moments = {time: Moment(time) for time in {one.event.time for one in decision.accepted}}
         days = {(one.event.subject, moments[one.event.time].day): None for one in decision.accepted if one.measured}
         self._ensure_days(list(days), load_days)
         series_of = self._series_of

@@ -30,6 +30,8 @@ from schemas.topics import USAGE_EVENTS
 EVENT_TYPE = "api.call"
 SUBJECTS = 50
 REGIONS = 3
+EVENTS_A_SECOND = 10
+"""How many events share a second of event time."""
 POLL_S = 0.1
 
 CATALOG = Catalog(
@@ -55,7 +57,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 def event(number: int) -> bytes:
     """One event of about 210 bytes, as a producer would write it; a day's worth of times, fractional quantities."""
-    second = number % 86_400
+    second = number // EVENTS_A_SECOND % 86_400
     return (
         b'{"specversion":"1.0","id":"%08d","source":"bench","type":"api.call","subject":"customer-%02d",'
         b'"time":"2026-01-15T%02d:%02d:%02dZ","data":{"region":"eu-%d","bytes":%d.25}}'

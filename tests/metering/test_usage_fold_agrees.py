@@ -53,6 +53,7 @@ def folded(partition: int, events: list[tuple[int, Decimal, int]]) -> RollupStat
 
 def as_written(partition: int, state: State) -> RollupState:
     """The state as its row in `rollups` says it."""
+    latest_time = EPOCH_START + timedelta(microseconds=state.latest_time_us)
     return RollupState(
         events_count=state.events_count,
         value_sum=state.value_sum,
