@@ -1,4 +1,4 @@
-"""What a user would write first: a Faust agent that takes batches and makes one insert of each. No dedupe, no ledger."""
+"""What one would write first: a Faust agent that takes batches and inserts each at once. No dedupe, no ledger."""
 
 from __future__ import annotations
 

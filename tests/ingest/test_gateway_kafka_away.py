@@ -29,10 +29,12 @@ def broker(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 
 def until_ready(gateway: Any, status: int) -> httpx.Response:
     deadline_s = time.monotonic() + RECOVERY_TIMEOUT_S
-    while (answer := gateway.get("/readyz")).status_code != status:
+    while True:
+        answer: httpx.Response = gateway.get("/readyz")
+        if answer.status_code == status:
+            return answer
         assert time.monotonic() < deadline_s, answer.text
         time.sleep(0.1)
-    return answer
 
 
 def test_a_killed_broker_is_told_and_a_restarted_one_is_taken_up(

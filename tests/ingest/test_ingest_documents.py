@@ -75,7 +75,7 @@ def test_the_kafka_example_writes_a_record_that_the_gateway_would_write_alike(
 def test_a_request_of_the_document_is_answered_as_it_says(gateway: Any, command: str, output: str) -> None:
     words = shlex.split(command)
     [url] = [word for word in words if word.startswith("http://")]
-    headers = [words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H"]
+    headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
     body = words[words.index("-d") + 1]
 
     answer = httpx.post(url.replace("http://127.0.0.1:18080", gateway.url), headers=headers, content=body.encode())

@@ -61,7 +61,7 @@ def as_written(partition: int, state: State) -> RollupState:
         value_max=state.value_max,
         value_latest=state.value_latest,
         latest_at=LogMoment(
-            time=EPOCH_START + timedelta(microseconds=state.latest_time_us),
+            time=latest_time,
             epoch="log",
             partition=partition,
             offset=state.latest_offset,
