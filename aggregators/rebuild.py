@@ -202,6 +202,8 @@ class Rebuild:
             self._live.command(
                 f"INSERT INTO {{table:Identifier}} SELECT * FROM ({wanted} EXCEPT {present})",  # noqa: S608 - constants
                 parameters,
+                # The block may be one that stood there before, was deleted, and must not be taken for a repeat.
+                settings={"insert_deduplicate": 0},
             )
         return Difference(table=table, missing=missing, surplus=surplus)
 
