@@ -13,6 +13,7 @@ from schemas.topics import topic_shapes
 
 ANSWER_TIMEOUT_S: Final = 15.0
 DAY_MS: Final = 86_400_000
+MOCK_CLUSTER_PREFIX: Final = "mockCluster"
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
@@ -40,7 +41,10 @@ def ensure_topics(settings: Settings) -> list[str]:
         event_bytes_max=settings.event_bytes_max,
     )
     try:
-        existing = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        cluster = admin.list_topics(timeout=ANSWER_TIMEOUT_S)
+        if _is_mock(cluster.cluster_id):
+            return _name_topics(admin, [shape.name for shape in shapes if shape.name not in cluster.topics])
+        existing = cluster.topics
         wanted = [
             NewTopic(
                 shape.name,
@@ -63,12 +67,14 @@ def ensure_topics(settings: Settings) -> list[str]:
 def log_epoch(settings: Settings, topic: str) -> str:
     """Which log `topic` is: `cluster id/topic id`. A topic made anew, or another cluster, is another log.
 
-    A broker that gives topics no id (librdkafka's mock) has only its cluster's id to tell.
+    The mock cluster gives topics no id, but every start of it has a new cluster id, and topics cannot be deleted there.
     Raises KafkaUnavailableError, or RequestError when the topic is not there.
     """
     admin = AdminClient(client_config(settings))
     try:
         cluster_id = admin.list_topics(timeout=ANSWER_TIMEOUT_S).cluster_id
+        if _is_mock(cluster_id):
+            return f"{cluster_id}/{topic}"
         description = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_TIMEOUT_S)[topic].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -92,6 +98,18 @@ def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
         raise _unavailable(settings, error) from error
     finally:
         consumer.close()
+
+
+def _is_mock(cluster_id: str | None) -> bool:
+    """Whether this is librdkafka's mock cluster, which creates no topics on demand and describes none."""
+    return cluster_id is not None and cluster_id.startswith(MOCK_CLUSTER_PREFIX)
+
+
+def _name_topics(admin: AdminClient, topics: list[str]) -> list[str]:
+    """The mock cluster's way to create topics: asking about one makes it."""
+    for topic in topics:
+        admin.list_topics(topic, timeout=ANSWER_TIMEOUT_S)
+    return topics
 
 
 def _created(future: Any) -> None:
