@@ -20,6 +20,7 @@ from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
 from aggregators.flush import Flush, build_flush
 from aggregators.fold import DayKey
+from aggregators.metrics import FLUSH_SECONDS
 from aggregators.partition import Partition
 from aggregators.record_batch import RecordBatch
 from aggregators.worker_store import StoppedError, WorkerStore
@@ -294,7 +295,8 @@ class Pipeline:
                 flush = self._flushes.get(timeout=STOP_CHECK_S)
             except queue.Empty:
                 continue
-            self._store.write(flush)
+            with FLUSH_SECONDS.time():
+                self._store.write(flush)
             self._on_flushed(flush.generation, flush.decisions)
             self._durable.put(flush)
 

@@ -15,7 +15,7 @@ WITH
     batches AS
     (
         SELECT
-            epoch, partition, first, last,
+            epoch, partition, first, last, catalog_version,
             row_number() OVER w AS number,
             max(last) OVER (PARTITION BY epoch, partition ORDER BY first, last
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
@@ -24,7 +24,7 @@ WITH
         WINDOW w AS (PARTITION BY epoch, partition ORDER BY first, last)
     )
 SELECT
-    epoch, partition, max(last),
+    epoch, partition, argMax(last, (catalog_version, last)),
     countIf(number > 1 AND first > reached + 1) AS gaps,
     minIf(first, number > 1 AND first > reached + 1) AS at
 FROM batches
@@ -35,6 +35,9 @@ ORDER BY epoch, partition
 
 def ledger_cut(client: Client) -> Cut:
     """The prefix of the log that the ledger accounts for at this moment.
+
+    It ends where the newest catalog's batches end, as for a worker: a batch that a cut-off worker decided with an older
+    catalog may lie beyond, and the newest meters have not counted it yet.
 
     Raises InvariantViolationError when offsets before its end are in no batch: nothing may be billed on that.
     """

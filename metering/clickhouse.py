@@ -22,6 +22,7 @@ from schemas.errors import ClickHouseUnavailableError, SettingError
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 CONNECT_TIMEOUT_S: Final = 5
+SHOWN_REASON_MAX: Final = 200
 
 PASSING_CODES: Final = frozenset({159, 202, 209, 210, 241, 242, 252, 319, 999})
 """ClickHouse error codes that trying again may cure: timeouts, overload, memory, read-only replica, too many parts,
@@ -79,10 +80,19 @@ def unavailable(settings: Settings) -> Iterator[None]:
         if not is_passing(error):
             raise
         raise ClickHouseUnavailableError(
-            f"ClickHouse does not answer ({str(error).splitlines()[0][:200]})",
+            f"ClickHouse does not answer ({_reason(error)})",
             where=settings.clickhouse_address,
             fix="Start it with `metering up`, or set METERING_CLICKHOUSE_URL",
         ) from error
+
+
+def _reason(error: ClickHouseError) -> str:
+    """The end of the chain of causes, which says what happened; the rest says through which hands it went."""
+    cause: BaseException = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__ or cause
+    text = str(cause) or str(error)
+    return text.splitlines()[0][:SHOWN_REASON_MAX]
 
 
 def is_passing(error: Exception) -> bool:

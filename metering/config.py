@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings. Units stand last in a name; sizes are bytes, times are seconds unless the name says otherwise."""
 
     data_dir: Annotated[
-        Path, Meta(description="Folder of the embedded stack: Kafka's log, ClickHouse's tables, jars, process logs.")
+        Path, Meta(description="Folder of the embedded stack: Kafka's log, ClickHouse's tables, process logs.")
     ] = Path(".metering")
 
     kafka_servers: Annotated[
@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     flush_interval_s: Annotated[float, Meta(gt=0, description="…or once its oldest unflushed event is this old.")] = 0.5
     worker_metrics_port: Annotated[
-        int, Meta(ge=0, le=65_535, description="Port of a worker's `/metrics` and `/healthz` on 127.0.0.1; 0 is off.")
+        int, Meta(ge=0, le=65_535, description="Port of a worker's `/metrics`, `/healthz` and `/readyz`; 0 is off.")
     ] = 18_081
     worker_metrics_host: Annotated[str, Meta(description="Address a worker's metrics bind to.")] = "127.0.0.1"
     worker_stuck_s_max: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Final
@@ -45,6 +46,8 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line. A MeteringError becomes one clear message and its exit code."""
+    # What the driver logs about a service that is away, the command's own error says better.
+    logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
     # `metering usage` need not wait until Faust is imported, so only the command that is asked for is.
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
