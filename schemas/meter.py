@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from schemas.errors import EventRejectedError
-from schemas.quantity import ZERO, QuantityError, parse_quantity
+from schemas.quantity import ZERO, QuantityError, parse_quantity, parse_token
 from schemas.usage_event import UsageEvent
 
 WINDOW_S: Final = 900
@@ -257,19 +257,14 @@ def scalar_text(path: str, raw: bytes | None) -> str:
 
 def _number(path: str, raw: bytes) -> Decimal:
     try:
-        return _short_quantity(raw) if len(raw) <= SHORT_BYTES_MAX else _quantity(raw)
+        return parse_quantity(_decode_text(raw)) if raw[:1] == b'"' else parse_token(raw)
     except QuantityError as error:
         raise EventRejectedError(error.reason, f"data.{path}", f"data.{path}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventRejectedError("invalid_number", f"data.{path}", f"data.{path} is not a decimal number") from error
 
 
-def _quantity(raw: bytes) -> Decimal:
-    return parse_quantity(_decode_text(raw) if raw[:1] == b'"' else raw.decode("ascii"))
-
-
-# The values of a field repeat, and looking one up costs a tenth of reading it again.
-_short_quantity = lru_cache(maxsize=8_192)(_quantity)
+# Groups and members repeat, and looking one up costs a fraction of reading it again.
 _short_text = lru_cache(maxsize=8_192)(_decode_text)
 
 
