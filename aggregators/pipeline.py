@@ -35,6 +35,8 @@ _Item = TypeVar("_Item")
 BATCHES_QUEUED_MAX: Final = 8
 STOP_CHECK_S: Final = 0.2
 CATALOG_POLL_S: Final = 2.0
+BUSY_PATIENCE: Final = 4
+"""How many flush intervals a worker that has more to fold may wait before it flushes."""
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -243,7 +245,9 @@ class Pipeline:
         if not self._pending_events:
             return
         is_full = self._pending_events >= self._flush_events_max
-        is_old = self._clock.monotonic_s() - self._pending_since_s >= self._flush_interval_s
+        # With more batches waiting, fewer and larger flushes catch up sooner.
+        patience = 1 if self._commands.empty() else BUSY_PATIENCE
+        is_old = self._clock.monotonic_s() - self._pending_since_s >= self._flush_interval_s * patience
         if is_full or (is_old and not self._in_flight):
             self._flush()
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, ClassVar, cast
 
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Transport as FaustTransport
+from faust.transport.drivers.aiokafka import ensure_aiokafka_TP
 from faust.types import TP, Message
 from faust.types.tuples import ConsumerMessage
 
 from aggregators.record_batch import RecordBatch
+
+log = structlog.get_logger(__name__)
 
 TakeOver = Callable[[int, tuple[int, ...]], Awaitable[Mapping[int, int]]]
 """Told a new generation and its partitions; answers the offset to read each partition from."""
@@ -83,7 +90,7 @@ class BatchConsumer(FaustConsumer):
             tp: offset for partition, offset in offsets.items() if (tp := TP(self.topic, partition)) in assigned
         }
         if committable:
-            await self._thread.commit(committable)
+            await self._thread.call_thread(_commit, self._thread._ensure_consumer(), committable)  # noqa: SLF001 - Faust's seam
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """From here on batches of the old assignment are stale."""
@@ -106,6 +113,14 @@ class BatchConsumer(FaustConsumer):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's stall warnings go by its own commits; the worker has a watchdog that goes by the ledger."""
+
+
+async def _commit(consumer: AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
+    """Faust's own commit ends the worker on any refusal; here one means only that a dashboard is a moment behind."""
+    try:
+        await consumer.commit({ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()})
+    except KafkaError as error:
+        log.info("committed offsets were not updated", error=repr(error))
 
 
 def transport_class(topic: str, take_over: TakeOver) -> type[FaustTransport]:

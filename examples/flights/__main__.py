@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -20,7 +19,7 @@ from billing_export.close import close_period
 from billing_export.export import ExportFormat, export_runs
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal, run_totals
-from billing_export.verify import Verified, verify_period
+from billing_export.verify import verify_period
 from examples.flights.flights import MONTHS, TIMEZONE, flight_events, flights_file
 from examples.flights.tables import MonthlyUsage, invoice_table, usage_table, write_usage
 from ingest.load_record import Load
@@ -48,8 +47,6 @@ from schemas.usage_query import By, UsageQuery, UsageRow, Window
 
 CATALOG: Final = Path(__file__).parent / "catalog.yaml"
 FOLD_IDLE_S_MAX: Final = 60.0
-BILLING_THREADS: Final = 2
-"""Months are closed and verified side by side: one thread counts while the other waits for ClickHouse."""
 
 
 def main() -> None:
@@ -102,8 +99,7 @@ class Demo:
             )
             self._load(client)
             usage = self._usage(client, catalog)
-            with ThreadPoolExecutor(BILLING_THREADS) as threads:
-                runs = [self._say_billed(*billed) for billed in threads.map(self._bill, MONTHS)]
+            runs = [self._bill(client, label) for label in MONTHS]
             if twice:
                 self._load(client)
                 if self._usage(client, catalog) != usage:
@@ -194,8 +190,7 @@ class Demo:
         )
         return answer(client, catalog, query)
 
-    def _bill(self, label: str) -> tuple[Run, Verified, list[CustomerTotal]]:
-        client = connect(self._settings)
+    def _bill(self, client: Client, label: str) -> tuple[Run, list[CustomerTotal]]:
         closed = close_period(
             client,
             label,
@@ -207,16 +202,11 @@ class Demo:
         )
         verified = verify_period(client, label)
         verified.raise_for_differences()
-        totals = run_totals(client, closed.run)
-        client.close()
-        return closed.run, verified, totals
-
-    def _say_billed(self, run: Run, verified: Verified, totals: list[CustomerTotal]) -> tuple[Run, list[CustomerTotal]]:
         self._console.print(
-            f"{run.period}: run {run.id} closed with {run.lines_count} line items, "
+            f"{label}: run {closed.run.id} closed with {closed.run.lines_count} line items, "
             f"verified from {verified.events_count:,} events"
         )
-        return run, totals
+        return closed.run, run_totals(client, closed.run)
 
     def _show(
         self,
