@@ -122,8 +122,8 @@ def test_an_identity_that_stands_twice_is_reported_and_counted_once(world: Usage
     )
     world.client.insert(
         "positions",
-        [("log-1", "usage.events.v1", 0, 10, 10, 1, JANUARY[2].digest)],
-        column_names=["epoch", "topic", "partition", "first", "last", "accepted", "digest"],
+        [("log-1", "usage.events.v1", 0, 10, 10, 1, JANUARY[2].digest, 1)],
+        column_names=["epoch", "topic", "partition", "first", "last", "accepted", "digest", "catalog_version"],
     )
     close(world.client)
 
