@@ -24,11 +24,15 @@ Lookup = Callable[[Sequence[Identity]], Mapping[Identity, Sequence[Standing]]]
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):
-    """A decoded batch: for each record the event and its identity key, or why it is none; and the types seen."""
+    """A decoded batch: for each record the event and its identity key, or why it is none.
+
+    `types` are those seen; `maybes` the identities that may have been accepted before, for the store to settle.
+    """
 
     batch: RecordBatch
     records: list[tuple[UsageEvent, int] | EventRejectedError]
     types: frozenset[str]
+    maybes: list[Identity]
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +97,8 @@ class Decider:
         """Decode every record of a batch; what cannot be decoded is a rejection already."""
         records: list[tuple[UsageEvent, int] | EventRejectedError] = []
         types: set[str] = set()
+        maybes: list[Identity] = []
+        identities = self._identities
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
             try:
                 event = self._decode(key, value, timestamp_ms)
@@ -100,13 +106,18 @@ class Decider:
                 records.append(rejection)
                 continue
             types.add(event.type)
-            records.append((event, identity_key((event.subject, event.source, event.id))))
-        return Decoded(batch, records, frozenset(types))
+            identity = (event.subject, event.source, event.id)
+            hashed = identity_key(identity)
+            # What the filter calls "maybe" is settled by the store; identities not flushed yet are known here.
+            if hashed in identities and identity not in self._unflushed:
+                maybes.append(identity)
+            records.append((event, hashed))
+        return Decoded(batch, records, frozenset(types), maybes)
 
     def decide(self, decoded: Decoded, first: int, admission: Admission, lookup: Lookup) -> Decision:
         """Decide a batch whose offsets are all ≥ `first`, the offset after the last decided one."""
         batch = decoded.batch
-        stored = self._look_up(decoded, lookup)
+        stored = lookup(decoded.maybes) if decoded.maybes else {}
         accepted: list[Accepted] = []
         rejected: list[Rejected] = []
         duplicate = 0
@@ -146,18 +157,6 @@ class Decider:
             rejected=rejected,
             absent=last - first + 1 - len(batch.offsets),
         )
-
-    def _look_up(self, decoded: Decoded, lookup: Lookup) -> Mapping[Identity, Sequence[Standing]]:
-        """Settle what the filter calls "maybe"; identities not flushed yet are known here, not in the store."""
-        maybes: list[Identity] = []
-        for record in decoded.records:
-            if isinstance(record, EventRejectedError):
-                continue
-            event, hashed = record
-            identity = (event.subject, event.source, event.id)
-            if hashed in self._identities and identity not in self._unflushed:
-                maybes.append(identity)
-        return lookup(maybes) if maybes else {}
 
     def flushed(self, accepted: Sequence[Accepted]) -> None:
         """These are durable now: the store answers for them from here on."""

@@ -14,8 +14,8 @@ from metering.clock import SystemClock
 from metering.config import load_settings
 from metering.log import configure_logging
 
-GC_THRESHOLDS = (100_000, 50, 1_000)
-"""A worker makes many short-lived objects and few cycles; the default of 700 would search for them all the time."""
+GC_THRESHOLDS = (1_000_000, 10, 100)
+"""A worker makes many short-lived objects and few cycles; the default of 700 has it search for cycles all the time."""
 
 
 def worker(
