@@ -9,7 +9,6 @@ import enum
 import re
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -105,30 +104,35 @@ class Measurement(msgspec.Struct, frozen=True, gc=False):
 
 SHORT_BYTES_MAX: Final = 64
 """Longest JSON text that is remembered once it was read."""
+TEXTS_MAX: Final = 20_000
+"""How many of them."""
 
 _PRESENT: Final = ""
 _NULL: Final = Raw(b"null")
 _SCALAR = re.compile(rb'["\-0-9tf]')
 _decode_text = msgspec.json.Decoder(str).decode
+_texts: dict[bytes | None, str] = {}
+"""JSON text → what `scalar_text` makes of it, whatever the path; a cache, so that sharing it changes no answer."""
 
 
 class Fields(dict[str, bytes | None]):
-    """The raw JSON text of an event's fields by path, None for none.
+    """The raw JSON text of an event's fields by path, None for none. Meters share groups of dimensions."""
 
-    Meters share fields, so the texts that were read are remembered, singly and as groups of dimensions.
-    """
-
-    __slots__ = ("_groups", "_texts")
+    __slots__ = ("_groups",)
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
         self._groups: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def text(self, path: str) -> str:
-        """`scalar_text` of a field."""
-        text = self._texts.get(path)
+        """`scalar_text` of a field. Groups and members repeat, so short ones are looked up."""
+        raw = self[path]
+        text = _texts.get(raw)
         if text is None:
-            text = self._texts[path] = scalar_text(path, self[path])
+            text = scalar_text(path, raw)
+            if raw is not None and len(raw) <= SHORT_BYTES_MAX:
+                if len(_texts) >= TEXTS_MAX:
+                    _texts.clear()
+                _texts[raw] = text
         return text
 
     def group(self, paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -239,7 +243,7 @@ def scalar_text(path: str, raw: bytes | None) -> str:
         return ""
     if raw[:1] == b'"':
         try:
-            text = _short_text(raw) if len(raw) <= SHORT_BYTES_MAX else _decode_text(raw)
+            text = _decode_text(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EventRejectedError("invalid_dimension", f"data.{path}", f"data.{path} is no valid text") from error
     elif _SCALAR.match(raw):
@@ -262,10 +266,6 @@ def _number(path: str, raw: bytes) -> Decimal:
         raise EventRejectedError(error.reason, f"data.{path}", f"data.{path}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventRejectedError("invalid_number", f"data.{path}", f"data.{path} is not a decimal number") from error
-
-
-# Groups and members repeat, and looking one up costs a fraction of reading it again.
-_short_text = lru_cache(maxsize=8_192)(_decode_text)
 
 
 def _given(raw: bytes | None) -> bytes | None:
