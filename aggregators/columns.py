@@ -29,10 +29,10 @@ def events_table(decision: Decision) -> pa.Table:
     count = len(accepted)
     return pa.table(
         {
-            "subject": _texts(event.subject for event in events),
-            "source": _texts(event.source for event in events),
-            "id": _texts(event.id for event in events),
-            "type": _texts(event.type for event in events),
+            "subject": _texts([event.subject for event in events]),
+            "source": _texts([event.source for event in events]),
+            "id": _texts([event.id for event in events]),
+            "type": _texts([event.type for event in events]),
             "time": _times([event.time for event in events]),
             "epoch": _constant(decision.epoch, count, pa.string()),
             "partition": _constant(decision.partition, count, pa.uint32()),
@@ -131,8 +131,8 @@ def _key_columns(
     count = len(keys)
     first = {version: one.position_first for version, one in series.items()}
     return {
-        "meter": _texts(key[0] for _, key in keys),
-        "subject": _texts(day[0] for day, _ in keys),
+        "meter": _texts([key[0] for _, key in keys]),
+        "subject": _texts([day[0] for day, _ in keys]),
         "window_start": pa.array([key[2] for _, key in keys], pa.int64()).cast(SECONDS),
         "dimensions": _dimensions([key for _, key in keys], series),
         "meter_version": pa.array([key[1] for _, key in keys], pa.uint32()),
@@ -162,8 +162,11 @@ def _times(times: Sequence[datetime]) -> pa.Array:
     return pa.array([microseconds[time] for time in times], pa.int64()).cast(MICROSECONDS)
 
 
-def _texts(texts: Iterable[str]) -> pa.Array:
-    return pa.array(list(texts), pa.string())
+def _texts(texts: Sequence[str]) -> pa.Array:
+    """Most often all events of a flush share source and type, and one text is converted once."""
+    if texts and texts.count(texts[0]) == len(texts):
+        return _constant(texts[0], len(texts), pa.string())
+    return pa.array(texts, pa.string())
 
 
 def _digests(digests: Iterable[int]) -> pa.Array:

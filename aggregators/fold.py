@@ -115,10 +115,9 @@ class Fold:
         self._keys_count += len(states)
 
     def add(
-        self, subject: str, moment: Moment, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]
+        self, day: DayKey, moment: Moment, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]
     ) -> None:
         """Fold one event; its day must be in memory. An offset that a state already includes changes nothing there."""
-        day = (subject, moment.day)
         window_s = moment.window_s
         states = self._days[day]
         for series, one in measured:

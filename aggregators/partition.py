@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
-from aggregators.decide import Decision, merge
+from aggregators.decide import Accepted, Decision, merge
 from aggregators.dedupe import KeyFilter
 from aggregators.fold import DayKey, Fold, Moment, Series, State, StateKey
 from aggregators.store import LedgerEnd
@@ -43,15 +44,23 @@ class Partition:
 
     def take_in(self, decision: Decision, load_days: LoadDays) -> None:
         """Fold a decision and keep it for the next flush."""
-        moments = {time: Moment(time) for time in {one.event.time for one in decision.accepted}}
-        days = {(one.event.subject, moments[one.event.time].day): None for one in decision.accepted if one.measured}
+        moments: dict[datetime, Moment] = {}
+        days: dict[DayKey, None] = {}
+        placed: list[tuple[DayKey, Moment, Accepted]] = []
+        for one in decision.accepted:
+            if one.measured:
+                time = one.event.time
+                moment = moments.get(time)
+                if moment is None:
+                    moment = moments[time] = Moment(time)
+                day = (one.event.subject, moment.day)
+                days[day] = None
+                placed.append((day, moment, one))
         self._ensure_days(list(days), load_days)
         series_of = self._series_of
         add = self.fold.add
-        for one in decision.accepted:
-            if one.measured:
-                measured = [(series_of[id(version)], seen) for version, seen in one.measured]
-                add(one.event.subject, moments[one.event.time], one.offset, one.digest, measured)
+        for day, moment, one in placed:
+            add(day, moment, one.offset, one.digest, [(series_of[id(version)], seen) for version, seen in one.measured])
         self.pending.append(decision)
         self.next_offset = decision.last + 1
 

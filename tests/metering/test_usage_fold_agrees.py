@@ -46,7 +46,9 @@ def folded(partition: int, events: list[tuple[int, Decimal, int]]) -> RollupStat
     fold.put_day(("s1", Moment(NOON).day), {})
     for offset, (second, value, digest) in enumerate(events):
         moment = Moment(NOON + timedelta(seconds=second))
-        fold.add("s1", moment, offset, digest, [(SERIES, Measurement(dimensions=(), value=value, member=""))])
+        fold.add(
+            ("s1", moment.day), moment, offset, digest, [(SERIES, Measurement(dimensions=(), value=value, member=""))]
+        )
     [(_, _, state)] = fold.take_dirty()[0]
     return as_written(partition, state)
 
