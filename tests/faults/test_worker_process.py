@@ -19,7 +19,7 @@ from schemas.topics import DEAD_LETTERS, USAGE_EVENTS
 from tests.support.broken_wire import BrokenWire
 from tests.support.pipeline_rig import check
 from tests.support.plain_log import Made, expected, made_log
-from tests.support.worker_process import Stack, delete_topics, make_topics_anew
+from tests.support.worker_process import WAIT_S, Stack, WorkerProcess, delete_topics, make_topics_anew
 
 
 @pytest.mark.parametrize("seed", [7])
@@ -65,9 +65,19 @@ def test_workers_may_join_and_leave_at_any_time(stack: Stack) -> None:
     third = stack.start()
     stack.produce(log[3000:])
     stack.wait_folded(4000, second, third)
+    wait_until_assigned(third)
 
     assert (second.terminate(), third.terminate()) == (0, 0)
     check(stack.client, stack.epoch, expected(log), ledger_may_overlap=True)
+
+
+def wait_until_assigned(worker: WorkerProcess) -> None:
+    """A worker that is still importing its modules would end by the signal itself instead of stopping."""
+    deadline_s = time.monotonic() + WAIT_S
+    while "assigned" not in worker.said:
+        assert worker.returncode is None, worker.said
+        assert time.monotonic() < deadline_s, worker.said
+        time.sleep(0.1)
 
 
 def test_a_worker_that_slept_through_losing_its_partitions_does_no_harm(stack: Stack) -> None:
@@ -84,7 +94,9 @@ def test_a_worker_that_slept_through_losing_its_partitions_does_no_harm(stack: S
     stack.produce(log[5000:])
     stack.wait_folded(6000, following)
 
-    assert (following.terminate(), sleeper.terminate()) == (0, 0)
+    assert following.terminate() == 0
+    # To wake up without its group may end a worker at once, with 70; whoever supervises it starts another.
+    assert sleeper.terminate() in (0, 70), sleeper.said
     check(stack.client, stack.epoch, expected(log), ledger_may_overlap=True)
 
 
