@@ -9,7 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from aggregators.decide import Decision
-from aggregators.fold import DIGEST_MODULUS, DayKey, Moment, Series, State, StateKey
+from aggregators.fold import DayKey, Moment, Series, State, StateKey
+from schemas.rollup import DIGEST_MODULUS
 
 QUANTITY: Final = pa.decimal128(38, 12)
 SUM: Final = pa.decimal256(76, 12)

@@ -7,16 +7,16 @@ and forgotten when memory runs short.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import EXACT, ZERO
+from schemas.rollup import DIGEST_MODULUS
 
 DAY_S: Final = 86_400
-DIGEST_MODULUS: Final = 1 << 128
 
 EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -157,14 +157,11 @@ class Fold:
 
     def forget(self, keys_max: int, keep: frozenset[DayKey]) -> None:
         """Drop the least recently used days until at most `keys_max` states are left; never one in `keep`."""
-        for day in self._oldest():
+        for day in list(self._days):
             if self._keys_count <= keys_max:
                 return
             if day not in keep:
                 self._keys_count -= len(self._days.pop(day))
-
-    def _oldest(self) -> Iterator[DayKey]:
-        return iter(list(self._days)) if self._days else iter(())
 
 
 def _fold_value(state: State, value: Decimal, time_us: int, offset: int) -> None:
