@@ -12,10 +12,12 @@ from billing_export.money import format_amount, round_amount
 from billing_export.rate import rate
 from billing_export.run import Run
 from schemas.catalog import AppliedCatalog, Customer
+from schemas.charges import Charge, FlatCharge
 from schemas.line_item import LineItem, line_item_id
 from schemas.period import Period, month, start_of_day
-from schemas.plan import Charge, FlatCharge, Plan, Subscription
+from schemas.plan import Plan
 from schemas.quantity import ZERO, format_quantity
+from schemas.subscription import Subscription
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ def services(catalog: AppliedCatalog, label: str) -> list[Service]:
         if subscription.end is not None:
             end = min(end, start_of_day(subscription.end, customer.timezone))
         if start < end:
-            plan = catalog.plans[subscription.plan]
+            plan = catalog.plans[subscription.plan][-1]
             found.append(
                 Service(customer=customer, subscription=subscription, plan=plan, period=period, start=start, end=end)
             )

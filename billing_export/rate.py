@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
+from schemas.charges import Charge, FlatCharge, GraduatedCharge, PerUnitCharge, Tier
 from schemas.line_item import TierShare
-from schemas.plan import Charge, FlatCharge, GraduatedCharge, PerUnitCharge, Tier
 from schemas.quantity import ZERO, format_quantity
 
 _EXACT: Final = Context(prec=200, traps=[Inexact, Rounded, InvalidOperation, Overflow, DivisionByZero, Clamped])

@@ -16,7 +16,7 @@ from msgspec.structs import FieldInfo
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from schemas.catalog_check import SECTION_OF, Part, Reference
-from schemas.plan import CHARGE_MODELS
+from schemas.charges import CHARGE_MODELS
 from schemas.problem import Path, Problem, did_you_mean
 from schemas.quantity import QuantityError, parse_quantity
 

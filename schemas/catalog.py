@@ -13,8 +13,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.charges import CurrencyCode, Discount, Identifier, Text
 from schemas.meter import Meter, MeterVersion
-from schemas.plan import CurrencyCode, Identifier, Plan, Subscription, Text
+from schemas.plan import Plan
+from schemas.subscription import CreditGrant, Migration, Subscription
 
 EventType = Annotated[
     str, Meta(min_length=1, max_length=512, description="A CloudEvents type, such as com.example.request.")
@@ -22,13 +24,20 @@ EventType = Annotated[
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is billed. `subjects` are the event subjects whose usage is theirs; days and periods begin in `timezone`."""
+    """Who is billed. `subjects` are the event subjects whose usage is theirs; days and periods begin in `timezone`.
+
+    `external_ids` are the names other systems know the customer by, such as stripe: cus_123. `discounts` are scoped
+    to the whole invoice.
+    """
 
     id: Identifier
     name: Text = ""
     subjects: tuple[str, ...]
     timezone: str = "UTC"
     currency: CurrencyCode = "USD"
+    external_ids: dict[Identifier, Text] = {}
+    discounts: tuple[Discount, ...] = ()
+    credits: tuple[CreditGrant, ...] = ()
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +48,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     customers: tuple[Customer, ...] = ()
     plans: tuple[Plan, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
+    migrations: tuple[Migration, ...] = ()
 
 
 class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -79,9 +89,12 @@ class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return {one.id: one for one in self.catalog.customers}
 
     @cached_property
-    def plans(self) -> dict[str, Plan]:
-        """Each plan by id."""
-        return {one.id: one for one in self.catalog.plans}
+    def plans(self) -> dict[str, tuple[Plan, ...]]:
+        """The versions of each plan by id, oldest first."""
+        found: dict[str, tuple[Plan, ...]] = {}
+        for one in sorted(self.catalog.plans, key=lambda plan: plan.version):
+            found[one.id] = (*found.get(one.id, ()), one)
+        return found
 
     def versions_of(self, meter: str) -> tuple[MeterVersion, ...]:
         """All versions of a meter, oldest first; empty for a meter that is not in the catalog."""

@@ -14,10 +14,12 @@ import msgspec
 
 from schemas.catalog import Catalog, Customer
 from schemas.catalog_rules import own_problems
+from schemas.charges import MeteredCharge
 from schemas.errors import CatalogError
 from schemas.meter import Meter
-from schemas.plan import MeteredCharge, Plan, Subscription
+from schemas.plan import Plan
 from schemas.problem import Path, Problem, did_you_mean, path_text
+from schemas.subscription import Subscription
 
 Part: TypeAlias = tuple[Path, msgspec.Struct]
 Reference: TypeAlias = tuple[Path, str, str]

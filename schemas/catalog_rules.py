@@ -12,9 +12,10 @@ from zoneinfo import available_timezones
 import msgspec
 
 from schemas.catalog import Customer
+from schemas.charges import FlatCharge, GraduatedCharge, PerUnitCharge, Tier
 from schemas.errors import EventRejectedError
 from schemas.meter import WINDOW_S, Aggregation, Filter, Meter
-from schemas.plan import FlatCharge, GraduatedCharge, PerUnitCharge, Plan, Tier
+from schemas.plan import Plan
 from schemas.problem import Path, Problem, did_you_mean
 from schemas.usage_event import check_text
 

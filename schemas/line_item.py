@@ -6,6 +6,7 @@ Quantities and amounts are decimal texts (`1500`, `0.25`, `-3`), never JSON numb
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -35,23 +36,54 @@ class TierShare(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fro
     amount: Annotated[DecimalText, Meta(description="quantity * unit_amount + flat_amount, not rounded.")]
 
 
+class LineKind(enum.Enum):
+    """What a line is for. `true_up` tops up to a minimum or a commitment; `credit` is prepaid money drawn down.
+
+    `carried_forward` takes a bill below zero to zero, and `brought_forward` is that credit in the next bill.
+    """
+
+    USAGE = "usage"
+    FLAT = "flat"
+    TRUE_UP = "true_up"
+    DISCOUNT = "discount"
+    CREDIT = "credit"
+    CARRIED_FORWARD = "carried_forward"
+    BROUGHT_FORWARD = "brought_forward"
+
+
+class Adjustment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a correcting line changes: before is the sum of all lines so far, after is what it should have been."""
+
+    quantity_before: DecimalText
+    quantity_after: DecimalText
+    amount_before: DecimalText
+    amount_after: DecimalText
+    reason: Annotated[str, Meta(description="late_events, corrected_events or subscription_changed.")]
+
+
 class LineItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One frozen line. A pure function of the run's cut of the log and its catalog version."""
 
     id: Annotated[
         str,
         Meta(
-            description="UUIDv5 of customer, subscription, charge, dimensions, period and revision: "
-            "the same line has the same id whoever makes it, whenever."
+            description="UUIDv5 of customer, subscription, plan, charge, kind, reference, dimensions, period, "
+            "service_start and revision: the same line has the same id whoever makes it, whenever."
         ),
     ]
     run: Annotated[str, Meta(description="The billing run that froze the line; it holds the cut of the log.")]
     revision: Annotated[int, Meta(ge=0, description="0 for a first line; a later line for the same counts up.")]
     corrects: Annotated[str | None, Meta(description="Id of the line that this one corrects, or null.")]
-    period: Annotated[str, Meta(description="The month, such as 2013-01.")]
+    adjustment: Annotated[Adjustment | None, Meta(description="What a correcting line changes; null for a first line.")]
+    kind: Annotated[LineKind, Meta(description="What the line is for.")]
+    reference: Annotated[str, Meta(description="Id of the discount, credit grant or run it comes from, or empty.")]
+    reduces: Annotated[str | None, Meta(description="Id of the line that a discount or a credit reduces, or null.")]
+    period: Annotated[str, Meta(description="The billing period, such as 2013-01, 2013-Q1 or 2013-01-31..2013-02-28.")]
     timezone: Annotated[str, Meta(description="IANA zone in which the period begins and ends at midnight.")]
     period_start: Annotated[datetime, Meta(description="Start of the period, UTC, inclusive.")]
     period_end: Annotated[datetime, Meta(description="End of the period, UTC, exclusive.")]
+    period_start_local: Annotated[str, Meta(description="Start of the period on the customer's clock, with offset.")]
+    period_end_local: Annotated[str, Meta(description="End of the period on the customer's clock, with offset.")]
     service_start: Annotated[
         datetime,
         Meta(description="From when usage counts: the later of the period's and the subscription's start, UTC."),
@@ -62,10 +94,12 @@ class LineItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ]
     customer: Annotated[str, Meta(description="Customer id.")]
     customer_name: Annotated[str, Meta(description="Name on the invoice.")]
-    subscription: Annotated[str, Meta(description="Subscription id.")]
-    plan: Annotated[str, Meta(description="Plan id.")]
+    external_ids: Annotated[dict[str, str], Meta(description="The customer's ids in other systems, by system.")]
+    subscription: Annotated[str, Meta(description="Subscription id; empty for a line about a whole bill.")]
+    plan: Annotated[str, Meta(description="Plan id; empty for a line about a whole bill.")]
+    plan_version: Annotated[int, Meta(ge=0, description="Version of the plan; 0 where there is none.")]
     charge: Annotated[str, Meta(description="Charge id within the plan.")]
-    model: Annotated[str, Meta(description="How it is priced: flat, per_unit or graduated.")]
+    model: Annotated[str, Meta(description="How it is priced: the charge's model; empty where there is none.")]
     description: Annotated[str, Meta(description="Text for the invoice.")]
     meter: Annotated[str | None, Meta(description="The meter that was read; null for a flat charge.")]
     unit: Annotated[str, Meta(description="The meter's unit.")]
@@ -78,6 +112,8 @@ class LineItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         DecimalText, Meta(description="The amount rounded once, half away from zero, to the currency's minor unit.")
     ]
     currency: Annotated[str, Meta(description="ISO 4217 code.")]
+    tax_code: Annotated[str, Meta(description="The charge's tax code, handed on as it is.")]
+    terms_days: Annotated[int | None, Meta(description="Days until the invoice is due (net 30: 30), or null.")]
     events_count: Annotated[int, Meta(ge=0, description="Events behind the quantity.")]
     digest: Annotated[
         DigestText,
@@ -89,11 +125,24 @@ class LineItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def line_item_id(
-    *, customer: str, subscription: str, charge: str, dimensions: Mapping[str, str], period: str, revision: int
+    *,
+    customer: str,
+    subscription: str,
+    plan: str,
+    charge: str,
+    kind: LineKind,
+    reference: str,
+    dimensions: Mapping[str, str],
+    period: str,
+    service_start: datetime,
+    revision: int,
 ) -> str:
     """The id of a line. Each part is length-prefixed, so that no two lists of parts read the same."""
     pairs = [part for name in sorted(dimensions) for part in (name, dimensions[name])]
-    parts = [customer, subscription, charge, str(len(dimensions)), *pairs, period, str(revision)]
+    parts = [
+        customer, subscription, plan, charge, kind.value, reference, str(len(dimensions)), *pairs, period,
+        f"{service_start:%Y-%m-%dT%H:%M:%SZ}", str(revision),
+    ]  # fmt: skip
     return str(uuid5(NAMESPACE, "".join(f"{len(part.encode())}:{part}" for part in parts)))
 
 

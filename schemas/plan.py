@@ -1,107 +1,83 @@
-"""Plans: what a customer pays for, as a tagged union of charge models, and who is subscribed to what, from when.
-
-Money is an exact decimal, read from text. A negative quantity, an unsorted tier and the like are refused by
-`schemas.catalog_check`, which names each one.
-"""
+"""Plans: what a customer pays for, in one currency or several, and how often."""
 
 from __future__ import annotations
 
 import datetime as dt
-from decimal import Decimal
-from typing import Annotated, Final, TypeAlias
+import enum
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from schemas.meter import Name
-from schemas.quantity import ZERO
-
-Identifier = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/\-]{0,127}$",
-        description="Letters, digits and _ . : @ / -, beginning with a letter or digit, at most 128 of them.",
-    ),
-]
-CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="Three capital letters of ISO 4217, such as USD.")]
-Money = Annotated[Decimal, Meta(description="An exact decimal amount in the plan's currency, at most 12 decimals.")]
-Text = Annotated[str, Meta(max_length=500, description="A text of at most 500 characters.")]
+from schemas.charges import Charge, Commitment, CurrencyCode, Discount, Identifier, Money, Text
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
-    """A step of a graduated charge.
+class BillingPeriod(enum.Enum):
+    """How often a plan is billed. `days` is `period_days` days, counted from the subscription's start."""
 
-    `up_to` is the last quantity that is priced here (inclusive); null, allowed in the last tier only, is open.
-    Each unit inside costs `unit_amount`; `flat_amount` is due once as soon as any quantity falls into the tier.
-    `from`, when written, says where the tier begins and is checked against the tier before.
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
+    DAYS = "days"
+
+
+class Anchor(enum.Enum):
+    """Where periods begin: on the calendar's own boundaries, or on the day of the month the subscription began.
+
+    From 31 January an anniversary month ends on 28 (or 29) February, and the next on 31 March.
     """
 
-    up_to: Decimal | None = None
-    unit_amount: Money
-    flat_amount: Money = ZERO
-    from_: Decimal | None = None
+    CALENDAR = "calendar"
+    ANNIVERSARY = "anniversary"
 
 
-class FlatCharge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model", tag="flat"):
-    """`amount` once a period, in arrears, in full for every period in which the subscription has any time."""
+class MoneyRounding(enum.Enum):
+    """What a line's amount does with exactly half of a minor unit: away from zero, or to the even neighbour."""
 
-    id: Identifier
-    description: Text = ""
-    amount: Money
-
-
-class PerUnitCharge(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model", tag="per_unit"
-):
-    """`unit_amount` for each unit of `meter`; with `group_by`, a line for each value of these dimensions."""
-
-    id: Identifier
-    description: Text = ""
-    meter: Name
-    unit_amount: Money
-    group_by: tuple[Name, ...] = ()
+    HALF_UP = "half_up"
+    HALF_EVEN = "half_even"
 
 
-class GraduatedCharge(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model", tag="graduated"
-):
-    """Each unit of `meter` at the price of the tier it falls in; with `group_by`, tiers start again for each value."""
+class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plan's prices in another currency: the same charges by id, model, meter and dimensions."""
 
-    id: Identifier
-    description: Text = ""
-    meter: Name
-    tiers: tuple[Tier, ...]
-    group_by: tuple[Name, ...] = ()
-
-
-MeteredCharge: TypeAlias = PerUnitCharge | GraduatedCharge
-Charge: TypeAlias = FlatCharge | PerUnitCharge | GraduatedCharge
-
-CHARGE_MODELS: Final[dict[str, type[msgspec.Struct]]] = {
-    "flat": FlatCharge,
-    "per_unit": PerUnitCharge,
-    "graduated": GraduatedCharge,
-}
-"""Every charge model by the word that stands in `model`."""
+    charges: tuple[Charge, ...]
+    minimum: Money | None = None
+    commitment: Commitment | None = None
+    discounts: tuple[Discount, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is charged, in one currency."""
+    """What is charged. Several entries with one `id` are versions of the plan, told apart by `version`.
 
-    id: Identifier
-    name: Text = ""
-    currency: CurrencyCode = "USD"
-    charges: tuple[Charge, ...]
-
-
-class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A customer has a plan from the start of day `start` to the start of day `end`, both in the customer's zone.
-
-    `end` is the first day that is no longer covered; null is open.
+    A subscription has the newest version whose `effective_from` (a day; null is always) is not after its own start, and
+    keeps it (grandfathering) until a migration or a change moves it. `charges`, `minimum` (money a period) and
+    `commitment` (by amount, over all charges in their order) are in `currency`; `prices` has them in others.
+    `terms_days` is when an invoice is due. `trial_days` from a subscription's start are not billed.
     """
 
     id: Identifier
-    customer: Identifier
-    plan: Identifier
-    start: dt.date
-    end: dt.date | None = None
+    version: Annotated[int, Meta(ge=1)] = 1
+    effective_from: dt.date | None = None
+    name: Text = ""
+    currency: CurrencyCode = "USD"
+    charges: tuple[Charge, ...]
+    minimum: Money | None = None
+    commitment: Commitment | None = None
+    discounts: tuple[Discount, ...] = ()
+    prices: dict[CurrencyCode, PriceList] = {}
+    period: BillingPeriod = BillingPeriod.MONTH
+    period_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
+    anchor: Anchor = Anchor.CALENDAR
+    trial_days: Annotated[int, Meta(ge=0, le=3_660)] = 0
+    rounding: MoneyRounding = MoneyRounding.HALF_UP
+    terms_days: Annotated[int, Meta(ge=0, le=365)] | None = None
+
+    def price_list(self, currency: str) -> PriceList:
+        """What is charged in `currency`. Raises KeyError for one the plan has no prices in."""
+        if currency == self.currency:
+            return PriceList(
+                charges=self.charges, minimum=self.minimum, commitment=self.commitment, discounts=self.discounts
+            )
+        return self.prices[currency]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from billing_export.money import format_amount, minor_digits, round_amount
 from billing_export.rate import rate
+from schemas.charges import FlatCharge, GraduatedCharge, PerUnitCharge, Tier
 from schemas.errors import RunError
-from schemas.plan import FlatCharge, GraduatedCharge, PerUnitCharge, Tier
 
 GRADUATED = GraduatedCharge(
     id="g",

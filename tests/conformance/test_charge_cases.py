@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from billing_export.rate import rate
-from schemas.plan import Charge, GraduatedCharge, PerUnitCharge, Tier
+from schemas.charges import Charge, GraduatedCharge, PerUnitCharge, Tier
 
 FOLDER = Path(__file__).parent
 OWN_CASES = FOLDER / "charge_cases.json"

@@ -11,9 +11,11 @@ import pytest
 from metering.catalog_file import parse_catalog, read_catalog
 from metering.catalog_store import plan_apply
 from schemas.catalog import Catalog, Customer
+from schemas.charges import CHARGE_MODELS, Tier
 from schemas.line_item import LineItem
 from schemas.meter import Filter, Meter
-from schemas.plan import CHARGE_MODELS, Plan, Subscription, Tier
+from schemas.plan import Plan
+from schemas.subscription import Subscription
 
 ROOT = Path(__file__).parents[2]
 CATALOG_PAGE = (ROOT / "docs" / "catalog.md").read_text(encoding="utf-8")

@@ -12,8 +12,10 @@ import pytest
 from metering.catalog_file import parse_catalog, read_catalog
 from schemas.catalog import Catalog, Customer
 from schemas.catalog_check import check_catalog
+from schemas.charges import FlatCharge, GraduatedCharge, Tier
 from schemas.errors import CatalogError
-from schemas.plan import FlatCharge, GraduatedCharge, Plan, Subscription, Tier
+from schemas.plan import Plan
+from schemas.subscription import Subscription
 
 HEAD = """\
 meters:
