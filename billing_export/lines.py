@@ -13,11 +13,12 @@ from billing_export.rate import rate
 from billing_export.run import Run
 from schemas.catalog import AppliedCatalog, Customer
 from schemas.charges import Charge, FlatCharge
-from schemas.line_item import LineItem, line_item_id
+from schemas.line_item import LineItem, LineKind, line_item_id
 from schemas.period import Period, month, start_of_day
 from schemas.plan import Plan
 from schemas.quantity import ZERO, format_quantity
 from schemas.subscription import Subscription
+from schemas.zone import zone_of
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,28 +105,41 @@ def _line(run: Run, catalog: AppliedCatalog, service: Service, charge: Charge, u
     rated = rate(charge, used.quantity)
     dimensions = {name: used.dimensions[name] for name in sorted(used.dimensions)}
     revision = 0
+    kind = LineKind.FLAT if meter is None else LineKind.USAGE
     return LineItem(
         id=line_item_id(
             customer=service.customer.id,
             subscription=service.subscription.id,
+            plan=service.plan.id,
             charge=charge.id,
+            kind=kind,
+            reference="",
             dimensions=dimensions,
             period=service.period.label,
+            service_start=service.start,
             revision=revision,
         ),
         run=run.id,
         revision=revision,
         corrects=None,
+        adjustment=None,
+        kind=kind,
+        reference="",
+        reduces=None,
         period=service.period.label,
         timezone=service.period.timezone,
         period_start=service.period.start,
         period_end=service.period.end,
+        period_start_local=local_text(service.period.start, service.period.timezone),
+        period_end_local=local_text(service.period.end, service.period.timezone),
         service_start=service.start,
         service_end=service.end,
         customer=service.customer.id,
         customer_name=service.customer.name,
+        external_ids=dict(sorted(service.customer.external_ids.items())),
         subscription=service.subscription.id,
         plan=service.plan.id,
+        plan_version=service.plan.version,
         charge=charge.id,
         model=str(charge.__struct_config__.tag),
         description=charge.description or charge.id,
@@ -138,7 +152,14 @@ def _line(run: Run, catalog: AppliedCatalog, service: Service, charge: Charge, u
         amount_unrounded=format_quantity(rated.amount_unrounded),
         amount=format_amount(round_amount(rated.amount_unrounded, service.plan.currency)),
         currency=service.plan.currency,
+        tax_code=charge.tax_code,
+        terms_days=service.plan.terms_days,
         events_count=used.events_count,
         digest=f"{used.digest:032x}",
         catalog_version=catalog.version,
     )
+
+
+def local_text(moment: datetime, timezone: str) -> str:
+    """An instant as the clocks of a zone show it, with their offset: `2013-01-01T00:00:00-05:00`."""
+    return moment.astimezone(zone_of(timezone)).isoformat(timespec="seconds")

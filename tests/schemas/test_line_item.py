@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from schemas.line_item import (
+    Adjustment,
     LineItem,
+    LineKind,
     TierShare,
     decode_line_item,
     encode_line_item,
@@ -23,9 +25,13 @@ SCHEMA = Path(__file__).parents[2] / "schemas" / "json" / "line_item.json"
 IDENTITY: dict[str, Any] = {
     "customer": "UA",
     "subscription": "UA-2013",
+    "plan": "standard",
     "charge": "flights",
+    "kind": LineKind.USAGE,
+    "reference": "",
     "dimensions": {"origin": "EWR"},
     "period": "2013-01",
+    "service_start": datetime(2013, 1, 1, 5, tzinfo=UTC),
     "revision": 0,
 }
 
@@ -36,16 +42,24 @@ def line(**changes: Any) -> LineItem:
         run="2013-01.1",
         revision=0,
         corrects=None,
+        adjustment=None,
+        kind=LineKind.USAGE,
+        reference="",
+        reduces=None,
         period="2013-01",
         timezone="America/New_York",
         period_start=datetime(2013, 1, 1, 5, tzinfo=UTC),
         period_end=datetime(2013, 2, 1, 5, tzinfo=UTC),
+        period_start_local="2013-01-01T00:00:00-05:00",
+        period_end_local="2013-02-01T00:00:00-05:00",
         service_start=datetime(2013, 1, 1, 5, tzinfo=UTC),
         service_end=datetime(2013, 2, 1, 5, tzinfo=UTC),
         customer="UA",
         customer_name="United",
+        external_ids={"stripe": "cus_1"},
         subscription="UA-2013",
         plan="standard",
+        plan_version=1,
         charge="flights",
         model="graduated",
         description="Flights",
@@ -60,6 +74,8 @@ def line(**changes: Any) -> LineItem:
         amount_unrounded="0.000150025",
         amount="0.00",
         currency="USD",
+        tax_code="",
+        terms_days=30,
         events_count=3,
         digest="0" * 31 + "a",
         catalog_version=1,
@@ -68,7 +84,7 @@ def line(**changes: Any) -> LineItem:
 
 
 def test_an_id_is_a_function_of_what_the_line_is_about_and_never_changes() -> None:
-    assert line_item_id(**IDENTITY) == "c6ef13a1-581f-50ad-81d4-bcc86ae4d945"
+    assert line_item_id(**IDENTITY) == "5d18c6fc-c025-5d95-abe5-28b3eed31d49"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +92,11 @@ def test_an_id_is_a_function_of_what_the_line_is_about_and_never_changes() -> No
     [
         {"customer": "AA"},
         {"subscription": "UA-2014"},
+        {"plan": "premium"},
         {"charge": "miles"},
+        {"kind": LineKind.DISCOUNT},
+        {"reference": "spring"},
+        {"service_start": datetime(2013, 1, 10, 5, tzinfo=UTC)},
         {"dimensions": {"origin": "JFK"}},
         {"dimensions": {}},
         {"dimensions": {"origin": "EWR", "dest": ""}},
@@ -98,6 +118,16 @@ def test_the_order_of_dimensions_does_not_change_the_id() -> None:
 
 def test_a_line_reads_back_as_it_was_written() -> None:
     assert decode_line_item(encode_line_item(line())) == line()
+
+
+def test_an_adjustment_says_what_it_changes() -> None:
+    change = Adjustment(
+        quantity_before="3", quantity_after="2", amount_before="3.00", amount_after="2.00", reason="corrected_events"
+    )
+    item = line(revision=1, corrects=line().id, adjustment=change, quantity="-1", amount="-1.00")
+
+    assert decode_line_item(encode_line_item(item)) == item
+    assert b'"adjustment":{"quantity_before":"3","quantity_after":"2"' in encode_line_item(item)
 
 
 def test_decimals_are_texts_in_plain_digits() -> None:
