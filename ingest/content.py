@@ -25,7 +25,11 @@ _BLANKS: Final = b" \t\r\n"
 COMMAS_MAX: Final = 500_000
 """A body with more commas is counted before it is split."""
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+DECLARED_CHARACTERS_MAX: Final = 512
+"""Characters of a Content-Type that are looked at."""
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""Strings and marks. A string without an end reaches to the body's end, so that no part of it is searched twice."""
 
 
 def events_of(headers: Sequence[tuple[str, str]], body: bytes, settings: Settings) -> list[bytes]:
@@ -54,7 +58,8 @@ def events_of(headers: Sequence[tuple[str, str]], body: bytes, settings: Setting
 def _media_type(declared: str) -> tuple[str, str]:
     """(type/subtype, charset), lower case."""
     message = Message()
-    message["content-type"] = declared.replace("\n", " ").replace("\r", " ")
+    # The library's search for parameters takes the square of the header's length.
+    message["content-type"] = declared[:DECLARED_CHARACTERS_MAX].replace("\n", " ").replace("\r", " ")
     charset = message.get_param("charset", "")
     media_type = declared.partition(";")[0].strip().lower()
     return media_type, charset.lower() if isinstance(charset, str) else "?"

@@ -76,7 +76,9 @@ _RFC3339 = re.compile(
 _checked: set[str] = set()
 """Texts that `check_text` found good; a cache, so that sharing it changes no answer."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string, or what a string without an end leaves: else each quote in it would be the start of another search for the
+end, and 256 KiB of quotes would take minutes."""
 _NO_BRACKET = re.compile(rb"[^\[\]{}]+")
 _AT_FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING_FIELD = re.compile(r"missing required field `([^`]*)`")

@@ -141,3 +141,28 @@ def test_a_long_batch_with_many_commas_inside_its_events_is_split_all_the_same()
     one = b'{"a":"],[","b":[' + b"1," * 300_000 + b"1]}"
 
     assert events_of([("content-type", BATCH)], b"[" + one + b"," + one + b"]", Settings()) == [one, one]
+
+
+@pytest.mark.parametrize("tail", [b'"' + b'\\"' * 2_000_000, b'"' + b'\\"' * 2_000_000 + b"\\", b'"' * 2_000_001])
+def test_a_string_without_an_end_is_searched_once(tail: bytes) -> None:
+    from ingest.content import COMMAS_MAX, events_of
+    from ingest.problems import ProblemError
+    from metering.config import Settings
+
+    body = b"[[" + b"," * (COMMAS_MAX + 1) + tail
+
+    with pytest.raises(ProblemError) as caught:
+        events_of([("content-type", BATCH)], body, Settings())
+
+    assert caught.value.problem.code == "not_json"
+
+
+def test_a_content_type_with_a_million_parameters_is_refused_at_once() -> None:
+    from ingest.content import events_of
+    from ingest.problems import ProblemError
+    from metering.config import Settings
+
+    with pytest.raises(ProblemError) as caught:
+        events_of([("content-type", 'text/plain; a="' + ";" * 1_000_000)], b"{}", Settings())
+
+    assert caught.value.problem.code == "unsupported_content_type"

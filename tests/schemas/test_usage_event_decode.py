@@ -132,6 +132,9 @@ def test_an_event_without_data_has_null() -> None:
         (record(time="1969-12-31T23:59:59.999999999Z"), "time_out_of_range", "time"),
         (record(time="2100-01-01T00:00:00Z"), "time_out_of_range", "time"),
         (b"[" * 100_000, "too_deep", ""),
+        # Searched once and not once for each quote, which would take minutes of a 256 KiB event.
+        (b'["' + b"[" * 130 + b'\\"' * 125_000, "not_json", ""),
+        (b"[" * 130 + b'"' + b'\\"' * 125_000, "too_deep", ""),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too_deep", ""),
         (record().replace(b"12.5", b"[" * 100_000 + b"]" * 100_000), "too_deep", ""),
     ],
