@@ -5,7 +5,7 @@ The file's text is read by `metering.catalog_file`, its mistakes are found by `s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import Annotated
@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from schemas.charges import CurrencyCode, Discount, Identifier, Text
 from schemas.meter import Meter, MeterVersion
-from schemas.plan import Plan
+from schemas.plan import Plan, PriceList
 from schemas.subscription import CreditGrant, Migration, Subscription
 
 EventType = Annotated[
@@ -91,10 +91,57 @@ class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def plans(self) -> dict[str, tuple[Plan, ...]]:
         """The versions of each plan by id, oldest first."""
-        found: dict[str, tuple[Plan, ...]] = {}
-        for one in sorted(self.catalog.plans, key=lambda plan: plan.version):
-            found[one.id] = (*found.get(one.id, ()), one)
-        return found
+        return plans_by_id(self.catalog.plans)
+
+    @cached_property
+    def _plan_versions(self) -> dict[tuple[str, int], Plan]:
+        return {(one.id, one.version): one for one in self.catalog.plans}
+
+    @cached_property
+    def _price_lists(self) -> dict[tuple[str, int, str], PriceList]:
+        return {
+            (plan.id, plan.version, currency): plan.price_list(currency)
+            for plan in self.catalog.plans
+            for currency in (plan.currency, *plan.prices)
+        }
+
+    @cached_property
+    def subscriptions(self) -> dict[str, Subscription]:
+        """Each subscription by id."""
+        return {one.id: one for one in self.catalog.subscriptions}
+
+    @cached_property
+    def subscriptions_sorted(self) -> tuple[Subscription, ...]:
+        """Every subscription, by customer and then by id."""
+        return tuple(sorted(self.catalog.subscriptions, key=lambda one: (one.customer, one.id)))
+
+    @cached_property
+    def _held(self) -> dict[str, list[Subscription]]:
+        held: dict[str, list[Subscription]] = {}
+        for one in self.subscriptions_sorted:
+            held.setdefault(one.customer, []).append(one)
+        return held
+
+    @cached_property
+    def migrations(self) -> MigrationIndex:
+        """The migrations, to be looked up for a subscription."""
+        return MigrationIndex(self.catalog.migrations)
+
+    def subscriptions_of(self, customer: str) -> tuple[Subscription, ...]:
+        """The subscriptions of a customer, by id."""
+        return tuple(self._held.get(customer, ()))
+
+    def plan_version(self, plan: str, version: int) -> Plan:
+        """One version of a plan. Raises KeyError where there is none."""
+        return self._plan_versions[plan, version]
+
+    def price_list(self, plan: Plan, currency: str) -> PriceList:
+        """What a plan of this catalog charges in a currency; always the same object. Raises KeyError without prices."""
+        return self._price_lists[plan.id, plan.version, currency]
+
+    def currency_of(self, subscription: Subscription) -> str:
+        """The currency in which a subscription is billed: its own, or the customer's."""
+        return subscription.currency or self.customers[subscription.customer].currency
 
     def versions_of(self, meter: str) -> tuple[MeterVersion, ...]:
         """All versions of a meter, oldest first; empty for a meter that is not in the catalog."""
@@ -108,6 +155,31 @@ class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The subjects of some customers, sorted."""
         wanted = set(customers)
         return tuple(sorted(s for one in self.catalog.customers if one.id in wanted for s in one.subjects))
+
+
+class MigrationIndex:
+    """Finds the migrations that can concern a customer with a plan, without looking at those of everybody else."""
+
+    def __init__(self, migrations: Sequence[Migration]) -> None:
+        self._found: dict[tuple[str, str | None], list[tuple[int, Migration]]] = {}
+        for place, one in enumerate(migrations):
+            for customer in one.customers or (None,):
+                self._found.setdefault((one.plan, customer), []).append((place, one))
+
+    def concerning(self, plan: str, customer: str) -> list[Migration]:
+        """The migrations of `plan` that are for everybody or name the customer, in the order of the catalog."""
+        if not self._found:
+            return []
+        everybody, named = self._found.get((plan, None), []), self._found.get((plan, customer), [])
+        return [one for _, one in sorted([*everybody, *named], key=lambda each: each[0])]
+
+
+def plans_by_id(plans: Iterable[Plan]) -> dict[str, tuple[Plan, ...]]:
+    """The versions of each plan by id, oldest first."""
+    found: dict[str, list[Plan]] = {}
+    for one in sorted(plans, key=lambda plan: plan.version):
+        found.setdefault(one.id, []).append(one)
+    return {name: tuple(versions) for name, versions in found.items()}
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):

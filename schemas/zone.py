@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from schemas.errors import RequestError
@@ -26,6 +27,7 @@ def zone_of(name: str) -> ZoneInfo:
         raise RequestError(f"{name[:64]!r} is no IANA time zone", where="timezone", fix=hint) from error
 
 
+@lru_cache(maxsize=65_536)
 def day_start(day: date, zone: ZoneInfo) -> datetime:
     """The instant, in UTC, at which a local day begins and the day before it ends.
 
@@ -37,3 +39,10 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
     first, second = midnight.astimezone(UTC), midnight.replace(fold=1).astimezone(UTC)
     went_back_a_day = second > first and (second - _INSTANT).astimezone(zone).date() < day
     return second if went_back_a_day else first
+
+
+def day_of(instant: datetime, zone: ZoneInfo) -> date:
+    """The local day that an instant (with a zone) belongs to: `day_start(day) <= instant < day_start(day after)`."""
+    day = instant.astimezone(zone).date()
+    # Where clocks go back over midnight, the new day's first minutes on the clock still belong to the day before.
+    return day if day_start(day, zone) <= instant else day - timedelta(days=1)
