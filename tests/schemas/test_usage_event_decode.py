@@ -133,7 +133,7 @@ def test_an_event_without_data_has_null() -> None:
         (record(time="2100-01-01T00:00:00Z"), "time_out_of_range", "time"),
         (b"[" * 100_000, "too_deep", ""),
         # Searched once and not once for each quote, which would take minutes of a 256 KiB event.
-        (b'["' + b"[" * 130 + b'\\"' * 125_000, "not_json", ""),
+        (b'["' + b"[" * 130 + b'\\"' * 125_000, "not_an_event", ""),
         (b"[" * 130 + b'"' + b'\\"' * 125_000, "too_deep", ""),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too_deep", ""),
         (record().replace(b"12.5", b"[" * 100_000 + b"]" * 100_000), "too_deep", ""),
