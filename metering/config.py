@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -41,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kafka_username: Annotated[str, Meta(description="SASL user name.")] = ""
     kafka_password: Annotated[str, Meta(description="SASL password. Secret.", extra={"secret": True})] = ""
     kafka_ca_file: Annotated[str, Meta(description="CA certificates to trust for Kafka's TLS, a PEM file.")] = ""
+    kafka_cert_file: Annotated[
+        str, Meta(description="Certificate to show to Kafka, a PEM file; for brokers that ask for one.")
+    ] = ""
+    kafka_key_file: Annotated[str, Meta(description="Private key of that certificate, a PEM file.")] = ""
     kafka_partitions: Annotated[
         int, Meta(ge=1, le=10_000, description="Partitions of `usage.events.v1` when it is created.")
     ] = 4
@@ -66,25 +72,85 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "metering"
     clickhouse_username: Annotated[str, Meta(description="ClickHouse user.")] = "default"
     clickhouse_password: Annotated[str, Meta(description="ClickHouse password. Secret.", extra={"secret": True})] = ""
+    clickhouse_ca_file: Annotated[
+        str, Meta(description="CA certificates to trust for an `https` ClickHouse, a PEM file. Empty: the usual ones.")
+    ] = ""
     clickhouse_timeout_s: Annotated[float, Meta(gt=0, description="How long one query may take.")] = 60.0
+    query_rows_max: Annotated[int, Meta(ge=1, description="Most rows in an answer of `GET /v1/usage`.")] = 100_000
+    query_read_rows_max: Annotated[
+        int, Meta(ge=0, description="Most rows that ClickHouse may read for one question over HTTP; 0 is no limit.")
+    ] = 1_000_000_000
+    query_time_s_max: Annotated[
+        int, Meta(ge=0, description="Longest that ClickHouse may work on one question over HTTP; 0 is no limit.")
+    ] = 30
+    query_memory_bytes_max: Annotated[
+        int, Meta(ge=0, description="Most memory ClickHouse may take for one question over HTTP; 0 is no limit.")
+    ] = 4 * 1024 * 1024 * 1024
 
     gateway_host: Annotated[str, Meta(description="Address the gateway binds to.")] = "127.0.0.1"
     gateway_port: Annotated[Port, Meta(description="Port the gateway binds to.")] = 18_080
     gateway_url: Annotated[
         str, Meta(description="Where `metering ingest` and the SDK send events. Empty: the local gateway.")
     ] = ""
+    gateway_tls_cert_file: Annotated[
+        str, Meta(description="The gateway's certificate with its chain, a PEM file. Given: it speaks HTTPS only.")
+    ] = ""
+    gateway_tls_key_file: Annotated[str, Meta(description="Private key of that certificate, a PEM file.")] = ""
+    gateway_ca_file: Annotated[
+        str,
+        Meta(
+            description="CA certificates that `metering ingest` trusts for the gateway, a PEM file. Empty: the usual."
+        ),
+    ] = ""
+    head_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Largest head of a request: its first line and headers.")
+    ] = 64 * 1024
     body_bytes_max: Annotated[int, Meta(ge=1, description="Largest request body as sent.")] = 8 * 1024 * 1024
     body_inflated_bytes_max: Annotated[int, Meta(ge=1, description="Largest request body once inflated.")] = (
         32 * 1024 * 1024
     )
     batch_events_max: Annotated[int, Meta(ge=1, description="Most events in one request.")] = 10_000
     event_bytes_max: Annotated[int, Meta(ge=256, description="Largest single event, as JSON.")] = 256 * 1024
+    event_nesting_max: Annotated[
+        int,
+        Meta(ge=2, le=128, description="Deepest nesting of an event that the gateway takes, its own braces included."),
+    ] = 128
     event_ahead_s_max: Annotated[
         int, Meta(ge=0, description="How far an event's time may be ahead of the time Kafka wrote it down.")
     ] = 3_600
     event_age_s_max: Annotated[
         int, Meta(ge=0, description="How old an event may be when Kafka writes it down; 0 means any age.")
     ] = 0
+
+    keys_required: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|always|never)$",
+            description="Whether the gateway asks for an API key: `always`, `never`, or `auto`: unless it listens on"
+            " this machine alone, no pepper is set and no key was ever made.",
+        ),
+    ] = "auto"
+    key_pepper: Annotated[
+        str,
+        Meta(
+            pattern="^(.{32,})?$",
+            description="What keys are hashed with, 32 characters or more, the same for every part. Secret.",
+            extra={"secret": True},
+        ),
+    ] = ""
+    keys_stale_s_max: Annotated[
+        float,
+        Meta(gt=0, description="How long a gateway that cannot read the keys goes on with those it knows; then 503."),
+    ] = 3_600.0
+    key_requests_per_s_max: Annotated[
+        float, Meta(ge=0, description="Requests a second that one key may make to one gateway; 0 is no limit.")
+    ] = 0.0
+    key_events_per_s_max: Annotated[
+        float, Meta(ge=0, description="Events a second that one key may send to one gateway; 0 is no limit.")
+    ] = 0.0
+    api_key: Annotated[
+        str, Meta(description="The key that `metering ingest` and the SDK send. Secret.", extra={"secret": True})
+    ] = ""
 
     flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (
         20_000
@@ -120,7 +186,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def gateway_address(self) -> str:
         """Where the gateway is, as a URL without a path."""
-        return self.gateway_url or f"http://127.0.0.1:{self.gateway_port}"
+        scheme = "https" if self.gateway_tls_cert_file else "http"
+        return self.gateway_url or f"{scheme}://127.0.0.1:{self.gateway_port}"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+        """Every setting with its value, or `…` for a secret: whoever prints settings does not print those."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            yield name, "…" if value and name in secret_names() else value
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 def variable_of(name: str) -> str:
@@ -146,11 +222,39 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             name, text = name[: -len(FILE_SUFFIX)], _read_secret(variable, text)
         if name not in hints:
             raise SettingError("is not a setting", where=variable, fix="See docs/settings.md for the names")
-        try:
-            values[name] = Path(text) if name == "data_dir" else msgspec.convert(text, hints[name], strict=False)
-        except msgspec.ValidationError as error:
-            raise SettingError(str(error), where=variable, fix="See docs/settings.md for what it takes") from error
+        values[name] = _value(name, text, hints[name], variable)
     return Settings(**values)
+
+
+def load_setting(name: str, environ: Mapping[str, str] | None = None) -> Any:
+    """One setting alone, for a library inside somebody else's program, whose other variables are not its business."""
+    variable = variable_of(name)
+    environ = os.environ if environ is None else environ
+    return getattr(
+        load_settings({key: environ[key] for key in (variable, variable + FILE_SUFFIX) if key in environ}), name
+    )
+
+
+@cache
+def secret_names() -> frozenset[str]:
+    """The settings whose values must never be shown."""
+    return frozenset(
+        name
+        for name, hint in get_type_hints(Settings, include_extras=True).items()
+        for meta in getattr(hint, "__metadata__", ())
+        if isinstance(meta, Meta) and (meta.extra or {}).get("secret")
+    )
+
+
+def _value(name: str, text: str, hint: Any, variable: str) -> Any:
+    try:
+        value = Path(text) if name == "data_dir" else msgspec.convert(text, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(str(error), where=variable, fix="See docs/settings.md for what it takes") from error
+    if name.endswith("_url") and "@" in urlsplit(text).netloc:
+        # Addresses stand in logs and errors, so a password must not be in one.
+        raise SettingError("holds a user or a password", where=variable, fix="Give them in settings of their own")
+    return value
 
 
 def _read_secret(variable: str, path: str) -> str:

@@ -14,7 +14,9 @@ SECTIONS: Final = (
     ("The embedded stack", ("data_dir", "kafka_port", "clickhouse_port")),
     ("Kafka", ("kafka_",)),
     ("ClickHouse", ("clickhouse_",)),
-    ("The gateway", ("gateway_", "body_", "batch_")),
+    ("Questions over HTTP", ("query_",)),
+    ("The gateway", ("gateway_", "head_", "body_", "batch_")),
+    ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
     ("Workers", ("flush_", "worker_", "state_")),
     ("Billing", ("grace_",)),
@@ -89,12 +91,8 @@ def _setting(name: str, described: inspect.Type, default: object) -> Setting:
 def _takes(kind: inspect.Type) -> str:
     """What a setting takes, in words: `1 to 65,535`, `more than 0`, `text`."""
     match kind:
-        case inspect.IntType(ge=int(low), le=int(high)):
-            return f"{low:,} to {high:,}"
-        case inspect.IntType(ge=int(low)):
-            return f"{low:,} or more"
-        case inspect.FloatType(gt=bound) if bound is not None:
-            return f"more than {bound:g}"
+        case inspect.IntType() | inspect.FloatType():
+            return _range(kind)
         case inspect.StrType(pattern=str(pattern)):
             return f"`{pattern}`"
         case inspect.StrType():
@@ -103,6 +101,14 @@ def _takes(kind: inspect.Type) -> str:
             return "a path"
         case _:
             raise TypeError(f"no words for {kind}")
+
+
+def _range(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.gt is not None:
+        return f"more than {kind.gt:,}"
+    if kind.ge is None:
+        raise TypeError(f"no words for {kind}")
+    return f"{kind.ge:,} or more" if kind.le is None else f"{kind.ge:,} to {kind.le:,}"
 
 
 def _value(default: object) -> str:

@@ -7,8 +7,9 @@ from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
-from metering.config import Settings, load_settings, variable_of
+from metering.config import Settings, load_setting, load_settings, secret_names, variable_of
 from schemas.errors import SettingError
 
 
@@ -48,6 +49,10 @@ def test_a_variable_sets_its_setting(variable: str, text: str, name: str, value:
         ("METERING_EVENT_BYTES_MAX", "255"),
         ("METERING_KAFKA_PARTITION", "4"),
         ("METERING_", "4"),
+        ("METERING_KEYS_REQUIRED", "perhaps"),
+        ("METERING_KEY_PEPPER", "short"),
+        ("METERING_CLICKHOUSE_URL", "https://ada:canary@ch:8443"),
+        ("METERING_GATEWAY_URL", "https://canary@gateway"),
     ],
 )
 def test_what_cannot_be_used_is_an_error_that_names_the_variable(variable: str, text: str) -> None:
@@ -56,6 +61,7 @@ def test_what_cannot_be_used_is_an_error_that_names_the_variable(variable: str, 
 
     assert caught.value.where == variable
     assert caught.value.exit_code == 2
+    assert "canary" not in str(caught.value)
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -79,9 +85,26 @@ def test_every_setting_has_a_description_and_passwords_are_marked_as_secret() ->
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         metas = [one for one in get_args(hint) if isinstance(one, msgspec.Meta)]
         assert any(one.description for one in metas), name
-        assert any((one.extra or {}).get("secret") for one in metas) == ("password" in name)
+        assert any((one.extra or {}).get("secret") for one in metas) == name.endswith(("password", "pepper", "api_key"))
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().kafka_port = 1  # type: ignore[misc]
+
+
+def test_settings_that_are_printed_do_not_show_a_secret() -> None:
+    secrets = {name: f"canary-{name}".ljust(40, "x") for name in secret_names()}
+    settings = load_settings({variable_of(name): text for name, text in secrets.items()})
+
+    assert {"kafka_password", "clickhouse_password", "key_pepper", "api_key"} <= set(secrets)
+    for shown in (str(settings), repr(settings), pretty_repr(settings), f"{settings}"):
+        assert "canary" not in shown
+        assert "kafka_port=19092" in shown
+
+
+def test_one_setting_is_read_whatever_else_is_set() -> None:
+    environ = {"METERING_API_KEY": "mk_1_2", "METERING_OF_ANOTHER_PROGRAM": "x"}
+
+    assert load_setting("api_key", environ) == "mk_1_2"
+    assert load_setting("api_key", {}) == ""
