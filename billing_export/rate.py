@@ -1,69 +1,216 @@
-"""Rating: a charge and a quantity in, an exact amount out. Pure, and rounds nothing."""
+"""Rating: a charge and what was used in, an exact amount and the account of it out. Pure.
+
+In this order: the quantity's rounding, free units (those rolled over among them), discounts by quantity, the model's
+price, the commitment (in each bucket), the minimum, the maximum. Nothing is rounded on the way; an amount that does
+not end within 24 decimals is rounded there once.
+"""
 
 from __future__ import annotations
 
-from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, Rounded
-from typing import Final
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Final, Generic
 
 import msgspec
 
-from schemas.charges import Charge, FlatCharge, GraduatedCharge, PerUnitCharge, Tier
+from billing_export.money import as_quantity, cumulative_parts, unrounded
+from billing_export.rate_limits import committed, limited, scaled
+from billing_export.rate_number import EXACT, Convert, N, Note, Share, to_decimal, to_fraction
+from billing_export.rate_percentage import needs_each_event
+from billing_export.rate_quantity import Allowance, billables, combined
+from billing_export.rate_records import Change, Context, Rated, Step, Usage
+from billing_export.rate_tiers import merged, negative
+from schemas.charges import (
+    Charge,
+    DynamicCharge,
+    FlatCharge,
+    GraduatedCharge,
+    GraduatedPercentageCharge,
+    MeteredCharge,
+    PercentageCharge,
+    Proration,
+    VolumeCharge,
+)
+from schemas.errors import InvariantViolationError
 from schemas.line_item import TierShare
 from schemas.quantity import ZERO, format_quantity
 
-_EXACT: Final = Context(prec=200, traps=[Inexact, Rounded, InvalidOperation, Overflow, DivisionByZero, Clamped])
-"""Room for the largest sum times the largest price; anything that would have to round raises."""
+__all__ = ["Change", "Context", "Rated", "Step", "Usage", "needs_events", "needs_every_bucket", "rate"]
+
+ORDINARY: Final = Context()
+NOTHING: Final = Usage(quantity=ZERO)
 
 
-class Rated(msgspec.Struct, frozen=True, kw_only=True):
-    """What a quantity costs. `unit_amount` is None where tiers set the price; `tiers` has those that were entered."""
-
-    amount_unrounded: Decimal
-    unit_amount: Decimal | None
-    tiers: tuple[TierShare, ...] = ()
+def needs_events(charge: Charge) -> bool:
+    """Whether `Usage.events` must be given: the price depends on each event's value, not only on their sum."""
+    return isinstance(charge, PercentageCharge) and needs_each_event(charge)
 
 
-def rate(charge: Charge, quantity: Decimal) -> Rated:
-    """The exact amount of `quantity` under `charge`, in the plan's currency.
-
-    A flat charge ignores the quantity. A quantity below zero, which corrections can give, is credited: at the unit
-    price, or at the first tier's without its flat amount.
-    """
+def needs_every_bucket(charge: Charge) -> bool:
+    """Whether `Usage.buckets` must have the hours or days without usage too, because they cost something."""
+    if isinstance(charge, FlatCharge) or charge.bucket is None:
+        return False
+    if charge.commitment is not None and charge.commitment.true_up:
+        return True
     match charge:
-        case FlatCharge():
-            return Rated(amount_unrounded=charge.amount, unit_amount=charge.amount)
-        case PerUnitCharge():
-            return Rated(amount_unrounded=_EXACT.multiply(quantity, charge.unit_amount), unit_amount=charge.unit_amount)
-        case GraduatedCharge():
-            tiers = _graduated(charge.tiers, quantity)
-            total = ZERO
-            for share in tiers:
-                total = _EXACT.add(total, Decimal(share.amount))
-            return Rated(amount_unrounded=total, unit_amount=None, tiers=tiers)
+        case GraduatedCharge() | VolumeCharge() | GraduatedPercentageCharge():
+            return charge.flat_amount_at_zero
+        case _:
+            return False
 
 
-def _graduated(tiers: tuple[Tier, ...], quantity: Decimal) -> tuple[TierShare, ...]:
-    """The share of each tier that any of the quantity falls into; upper bounds are inclusive."""
-    if quantity < 0:
-        return (_share(tiers[0], ZERO, quantity, flat_amount=ZERO),)
-    shares: list[TierShare] = []
-    bound = ZERO
-    for tier in tiers:
-        if quantity <= bound:
-            break
-        reached = quantity if tier.up_to is None else min(quantity, tier.up_to)
-        shares.append(_share(tier, bound, _EXACT.subtract(reached, bound), flat_amount=tier.flat_amount))
-        bound = reached
-    return tuple(shares)
+def rate(charge: Charge, usage: Usage, context: Context = ORDINARY) -> Rated:
+    """The exact price of `usage` under `charge`, in the plan's currency, and how it came about.
+
+    A flat charge ignores the usage. A quantity below zero, which corrections can give, is credited: at the unit
+    price, at the first tier's without its flat amount, for each whole package.
+    Raises InvariantViolationError when the charge needs events or buckets and the usage has none.
+    """
+    with localcontext(EXACT):
+        if isinstance(charge, FlatCharge):
+            return _flat(charge, context)
+        whole = usage if context.previous is None else combined(context.previous, usage)
+        if _ends(charge, whole, context):
+            return _rated(charge, whole, context, to_decimal)
+        return _rated(charge, whole, context, to_fraction)
 
 
-def _share(tier: Tier, bound: Decimal, quantity: Decimal, *, flat_amount: Decimal) -> TierShare:
-    amount = _EXACT.fma(quantity, tier.unit_amount, flat_amount)
-    return TierShare(
-        from_=format_quantity(bound),
-        up_to=None if tier.up_to is None else format_quantity(tier.up_to),
-        quantity=format_quantity(quantity),
-        unit_amount=format_quantity(tier.unit_amount),
-        flat_amount=format_quantity(flat_amount),
-        amount=format_quantity(amount),
+def _ends(charge: MeteredCharge, usage: Usage, context: Context) -> bool:
+    """Whether decimals are enough: nothing is divided on the way to the amount."""
+    divided = usage.full_quantity is not None or bool(usage.changes) or isinstance(charge, DynamicCharge)
+    spread = charge.commitment is not None and charge.commitment.quantity is not None
+    is_part = charge.proration is not Proration.NONE and context.fraction != 1
+    numbers = (usage.quantity, usage.amount, *usage.buckets)
+    return not (divided or spread or is_part or any(isinstance(one, Fraction) for one in numbers))
+
+
+def _flat(charge: FlatCharge, context: Context) -> Rated:
+    """The amount, or the part of it that a part of the period costs: the difference of what is due until then."""
+    amount = charge.amount
+    steps = [Step(what="flat amount", quantity="1", amount=format_quantity(amount))]
+    part = amount
+    if charge.proration is not Proration.NONE and context.fraction != 1:
+        whole, before = Fraction(amount), context.fraction_before
+        part = unrounded(whole * (before + context.fraction)) - unrounded(whole * before)
+        what = f"{context.fraction} of the period"
+        steps.append(Step(what=what, quantity=None, amount=format_quantity(part - amount)))
+    return Rated(
+        amount_unrounded=part,
+        unit_amount=amount,
+        quantity_billed=Decimal(1),
+        steps=tuple(steps),
     )
+
+
+class _Found(msgspec.Struct, Generic[N], frozen=True):
+    """The price of a whole usage. Its notes' amounts add up to `amount`."""
+
+    amount: N
+    unit_amount: Decimal | None
+    notes: tuple[Note[N], ...]
+    shares: tuple[Share[N], ...]
+    quantity: N
+    free_used: N
+    discount_used: N
+    topped_up: N
+
+
+def _rated(charge: MeteredCharge, whole: Usage, context: Context, number: Convert[N]) -> Rated:
+    found: _Found[N] = _price(charge, whole, context, number)
+    if context.previous is None and context.previous_billed is None:
+        return _finished(found)
+    before: _Found[N] = _price(charge, context.previous or NOTHING, context, number)
+    billed = before.amount if context.previous_billed is None else number(context.previous_billed)
+    return _finished(
+        _Found(
+            found.amount - billed,
+            found.unit_amount,
+            (*found.notes, Note("the usage before, already priced", -before.quantity, -billed)),
+            found.shares + negative(before.shares),
+            found.quantity - before.quantity,
+            found.free_used - before.free_used,
+            found.discount_used - before.discount_used,
+            found.topped_up - before.topped_up,
+        )
+    )
+
+
+def _price(charge: MeteredCharge, usage: Usage, context: Context, number: Convert[N]) -> _Found[N]:
+    zero = number(ZERO)
+    allowances = (
+        Allowance("free", scaled(charge, charge.free_quantity, context, number)),
+        Allowance("free, rolled over", context.free_quantity_extra),
+        Allowance("free, by discount", context.discount_quantity),
+    )
+    used, notes, used_up = billables(_bucketed(charge, usage), charge.rounding, allowances, number)
+    amount, quantity, topped_up = zero, zero, zero
+    shares: list[Share[N]] = []
+    unit_amount: Decimal | None = None
+    for one in used:
+        priced = committed(charge, one, context, number)
+        amount += priced.amount
+        quantity += one.quantity
+        notes += priced.notes
+        shares += priced.shares
+        unit_amount = priced.unit_amount
+    for note in limited(charge, amount, context, number):
+        amount += note.amount
+        notes.append(note)
+    for note in notes:
+        topped_up += note.amount if note.is_top_up else zero
+    return _Found(
+        amount, unit_amount, tuple(notes), tuple(shares), quantity, used_up[0] + used_up[1], used_up[2], topped_up
+    )
+
+
+def _bucketed(charge: MeteredCharge, usage: Usage) -> Usage:
+    """The usage with the buckets that its charge has; percentages and dynamic prices have no use for them."""
+    if charge.bucket is None or isinstance(charge, PercentageCharge | DynamicCharge):
+        return msgspec.structs.replace(usage, buckets=()) if usage.buckets else usage
+    if not usage.buckets and usage.quantity:
+        raise InvariantViolationError(
+            f"charge {charge.id!r} is priced by {charge.bucket.value}, and was given no buckets", where="rating"
+        )
+    return usage
+
+
+def _finished(found: _Found[N]) -> Rated:
+    notes = _together(found.notes)
+    shares = merged(found.shares)
+    return Rated(
+        amount_unrounded=unrounded(found.amount),
+        unit_amount=found.unit_amount,
+        tiers=tuple(
+            TierShare(
+                from_=format_quantity(one.from_),
+                up_to=None if one.up_to is None else format_quantity(one.up_to),
+                quantity=format_quantity(unrounded(one.quantity)),
+                unit_amount=format_quantity(one.unit_amount),
+                flat_amount=format_quantity(one.flat_amount),
+                amount=format_quantity(amount),
+            )
+            for one, amount in zip(shares, cumulative_parts([one.amount for one in shares]), strict=True)
+        ),
+        quantity_billed=as_quantity(found.quantity),
+        free_used=as_quantity(found.free_used),
+        discount_used=as_quantity(found.discount_used),
+        topped_up=unrounded(found.topped_up),
+        steps=tuple(
+            Step(
+                what=one.what,
+                quantity=None if one.quantity is None else format_quantity(as_quantity(one.quantity)),
+                amount=format_quantity(amount),
+            )
+            for one, amount in zip(notes, cumulative_parts([one.amount for one in notes]), strict=True)
+        ),
+    )
+
+
+def _together(notes: Sequence[Note[N]]) -> list[Note[N]]:
+    """Notes of the same words as one, where the first of them stands: buckets repeat their tiers."""
+    found: dict[str, Note[N]] = {}
+    for note in notes:
+        known = found.get(note.what)
+        found[note.what] = note if known is None else known.plus(note)
+    return list(found.values())

@@ -1,0 +1,73 @@
+"""Commitments, minimum and maximum of one charge: what is due whatever was used, and what is not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from billing_export.rate_models import price
+from billing_export.rate_number import Billable, Convert, N, Note, Priced
+from billing_export.rate_records import Context
+from schemas.charges import DynamicCharge, MeteredCharge, PercentageCharge, Proration
+from schemas.quantity import ZERO, format_quantity
+
+
+def scaled(charge: MeteredCharge, whole: Decimal, context: Context, number: Convert[N]) -> N:
+    """The part of a whole period's allowance, commitment or limit that is due, as the charge's proration says."""
+    if charge.proration is Proration.NONE or context.fraction == 1:
+        return number(whole)
+    return number(whole) * number(context.fraction)
+
+
+def committed(charge: MeteredCharge, used: Billable[N], context: Context, number: Convert[N]) -> Priced[N]:
+    """The price with the charge's commitment: what goes beyond it times the factor, what falls short topped up."""
+    priced: Priced[N] = price(charge, used, number)
+    commitment = charge.commitment
+    if commitment is None:
+        return priced
+    if commitment.quantity is None:
+        promised = scaled(charge, commitment.amount or ZERO, context, number)
+        difference = priced.amount - promised
+        is_beyond = difference > 0
+    else:
+        quantity = scaled(charge, commitment.quantity, context, number)
+        difference = priced.amount - _price_of(charge, used, priced, quantity, number)
+        is_beyond = used.quantity > quantity
+    if is_beyond:
+        factor = commitment.overage_factor
+        extra = max(difference, number(ZERO)) * (number(factor) - 1)
+        note = Note(f"beyond the commitment at {format_quantity(factor)} times the price", None, extra)
+    elif commitment.true_up:
+        note = Note("short of the commitment", None, max(-difference, number(ZERO)), is_top_up=True)
+    else:
+        return priced
+    if not note.amount:
+        return priced
+    return msgspec.structs.replace(priced, amount=priced.amount + note.amount, notes=(*priced.notes, note))
+
+
+def limited(charge: MeteredCharge, amount: N, context: Context, number: Convert[N]) -> list[Note[N]]:
+    """What the minimum adds to `amount`, and what the maximum takes away."""
+    notes: list[Note[N]] = []
+    if charge.minimum is not None and context.minimum_applies:
+        least = scaled(charge, charge.minimum, context, number)
+        if amount < least:
+            notes.append(Note(f"minimum of {format_quantity(charge.minimum)}", None, least - amount, is_top_up=True))
+            amount = least
+    if charge.maximum is not None:
+        most = scaled(charge, charge.maximum, context, number)
+        if amount > most:
+            notes.append(Note(f"maximum of {format_quantity(charge.maximum)}", None, most - amount))
+    return notes
+
+
+def _price_of(charge: MeteredCharge, used: Billable[N], priced: Priced[N], quantity: N, number: Convert[N]) -> N:
+    """What the committed units cost: by the model, or evenly where units have no price of their own."""
+    zero = number(ZERO)
+    if isinstance(charge, PercentageCharge) and used.quantity <= 0:
+        return quantity * number(charge.rate) * number(Decimal("0.01"))
+    even = used.full is not None or bool(used.changes) or isinstance(charge, PercentageCharge | DynamicCharge)
+    if not even:
+        return price(charge, Billable(quantity, quantity, dimensions=used.dimensions), number).amount
+    return priced.amount * quantity / used.quantity if used.quantity > 0 else zero

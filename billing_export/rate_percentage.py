@@ -1,0 +1,97 @@
+"""Percentages of metered amounts, event by event where events have prices of their own."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from billing_export.rate_number import Billable, Convert, N, Note, Priced
+from schemas.charges import PercentageCharge
+from schemas.errors import InvariantViolationError
+from schemas.quantity import ZERO, format_quantity
+
+
+def needs_each_event(charge: PercentageCharge) -> bool:
+    """Whether the sum and the number of events are not enough to price them."""
+    by_event = charge.event_min is not None or charge.event_max is not None or charge.free_events is not None
+    return by_event or (charge.free_amount is not None and charge.fixed_amount != 0)
+
+
+def percentage(charge: PercentageCharge, used: Billable[N], number: Convert[N]) -> Priced[N]:
+    """`rate` percent of what is paid for, and `fixed_amount` for each event that is.
+
+    Raises InvariantViolationError when the price depends on each event and the events were not given.
+    """
+    if needs_each_event(charge):
+        if used.events is None:
+            raise InvariantViolationError(
+                f"charge {charge.id!r} is priced event by event, and was given no events", where="rating"
+            )
+        return _by_event(charge, used.events, number)
+    free = min(max(used.quantity, number(ZERO)), number(charge.free_amount or ZERO))
+    return _priced(charge, number, paid=used.quantity - free, paid_count=used.events_count, free=free)
+
+
+def _by_event(charge: PercentageCharge, events: tuple[N, ...], number: Convert[N]) -> Priced[N]:
+    """The free part ends with its last event or its last unit of amount, whichever comes first.
+
+    The event that uses up the free amount, even exactly, pays its fixed amount, as the publisher of this model has it.
+    """
+    zero = number(ZERO)
+    free_events = charge.free_events
+    free_amount = None if charge.free_amount is None else number(charge.free_amount)
+    is_free = (free_events is not None or free_amount is not None) and free_events != 0 and free_amount != zero
+    paid, freed, limited = zero, zero, zero
+    paid_count = free_count = 0
+    for event in events:
+        value = event
+        if is_free:
+            if free_amount is None or freed + value < free_amount:
+                freed += value
+                free_count += 1
+                is_free = free_events is None or free_count < free_events
+                continue
+            value = freed + value - free_amount
+            freed = free_amount
+            is_free = False
+        paid += value
+        paid_count += 1
+        cost = value * number(charge.rate) * number(Decimal("0.01")) + number(charge.fixed_amount)
+        limited += _limited(charge, cost, number) - cost
+    return _priced(charge, number, paid=paid, paid_count=paid_count, free=freed, free_count=free_count, limited=limited)
+
+
+def _limited(charge: PercentageCharge, cost: N, number: Convert[N]) -> N:
+    """An event that gives money back is credited, with no more than the most it may cost, and never charged."""
+    if charge.event_max is not None:
+        most = number(charge.event_max)
+        cost = max(min(cost, most), -most)
+    if charge.event_min is not None and cost >= 0:
+        cost = max(cost, number(charge.event_min))
+    return cost
+
+
+def _priced(
+    charge: PercentageCharge,
+    number: Convert[N],
+    *,
+    paid: N,
+    paid_count: int,
+    free: N,
+    free_count: int = 0,
+    limited: N | None = None,
+) -> Priced[N]:
+    notes: list[Note[N]] = []
+    zero = number(ZERO)
+    if free or free_count:
+        counted = f" of {free_count} events" if free_count else ""
+        notes.append(Note(f"free amount{counted}", free, zero))
+    rated = paid * number(charge.rate) * number(Decimal("0.01"))
+    notes.append(Note(f"{format_quantity(charge.rate)} percent", paid, rated))
+    fixed = number(charge.fixed_amount) * paid_count
+    if charge.fixed_amount:
+        notes.append(Note(f"{format_quantity(charge.fixed_amount)} for each event", number(Decimal(paid_count)), fixed))
+    amount = rated + fixed
+    if limited:
+        notes.append(Note("least and most that an event costs", None, limited))
+        amount = amount + limited
+    return Priced(amount, None, tuple(notes))
