@@ -25,6 +25,9 @@ _ROUNDINGS: Final = {
 }
 _EVEN: Final = _ROUNDINGS[MoneyRounding.HALF_EVEN]
 
+_ONE: Final = Decimal(1)
+_PLACES: Final = {places: Decimal((0, (1,), -places)) for places in (UNROUNDED_DECIMALS_MAX, DECIMALS_MAX)}
+
 _ISO_DIGITS: Final = {
     **dict.fromkeys(("AFN", "ALL", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "RSD", "SOS", "SYP", "YER"), 2),
     "IQD": 3,
@@ -85,6 +88,9 @@ def as_quantity(quantity: Decimal | Fraction) -> Decimal:
 
 def cumulative_parts(parts: Sequence[Fraction | Decimal]) -> tuple[Decimal, ...]:
     """`unrounded` of each part, such that they add up to `unrounded` of their sum: a remainder moves on."""
+    alone = tuple([unrounded(part) for part in parts])
+    if all(isinstance(part, Decimal) and part == one for part, one in zip(parts, alone, strict=True)):
+        return alone
     found: list[Decimal] = []
     total, told = Fraction(0), Decimal(0)
     for part in parts:
@@ -102,11 +108,10 @@ def format_amount(amount: Decimal) -> str:
 
 def _decimal(number: Decimal | Fraction, decimals: int) -> Decimal:
     if isinstance(number, Decimal):
-        exponent = number.as_tuple().exponent
-        if isinstance(exponent, int) and -exponent <= decimals:
+        rounded = _EVEN.quantize(number, _PLACES[decimals])
+        if rounded == number:
             return number
-        scaled = _EVEN.to_integral_value(_EVEN.scaleb(number, decimals))
     else:
-        scaled = Decimal(round(number * 10**decimals))
-    shortest = _EVEN.normalize(_EVEN.scaleb(scaled, -decimals))
-    return _EVEN.quantize(shortest, Decimal(1)) if shortest == shortest.to_integral_value() else shortest
+        rounded = _EVEN.scaleb(Decimal(round(number * 10**decimals)), -decimals)
+    shortest = _EVEN.normalize(rounded)
+    return _EVEN.quantize(shortest, _ONE) if shortest == _EVEN.to_integral_value(shortest) else shortest

@@ -20,7 +20,7 @@ from billing_export.rate_number import EXACT, Convert, N, Note, Share, to_decima
 from billing_export.rate_percentage import needs_each_event
 from billing_export.rate_quantity import Allowance, billables, combined
 from billing_export.rate_records import Change, Context, Rated, Step, Usage
-from billing_export.rate_tiers import merged, negative
+from billing_export.rate_tiers import negative, tier_shares
 from schemas.charges import (
     Charge,
     DynamicCharge,
@@ -33,7 +33,6 @@ from schemas.charges import (
     VolumeCharge,
 )
 from schemas.errors import InvariantViolationError
-from schemas.line_item import TierShare
 from schemas.quantity import ZERO, format_quantity
 
 __all__ = ["Change", "Context", "Rated", "Step", "Usage", "needs_events", "needs_every_bucket", "rate"]
@@ -95,6 +94,9 @@ def _flat(charge: FlatCharge, context: Context) -> Rated:
         part = unrounded(whole * (before + context.fraction)) - unrounded(whole * before)
         what = f"{context.fraction} of the period"
         steps.append(Step(what=what, quantity=None, amount=format_quantity(part - amount)))
+    if context.previous_billed is not None:
+        part -= context.previous_billed
+        steps.append(Step(what="priced before", quantity=None, amount=format_quantity(-context.previous_billed)))
     return Rated(
         amount_unrounded=part,
         unit_amount=amount,
@@ -119,28 +121,30 @@ class _Found(msgspec.Struct, Generic[N], frozen=True):
 def _rated(charge: MeteredCharge, whole: Usage, context: Context, number: Convert[N]) -> Rated:
     found: _Found[N] = _price(charge, whole, context, number)
     if context.previous is None and context.previous_billed is None:
-        return _finished(found)
+        return _finished(found, with_steps=context.with_steps)
     before: _Found[N] = _price(charge, context.previous or NOTHING, context, number)
     billed = before.amount if context.previous_billed is None else number(context.previous_billed)
+    already: Note[N] = Note("priced before", -before.quantity, -billed)
     return _finished(
         _Found(
             found.amount - billed,
             found.unit_amount,
-            (*found.notes, Note("the usage before, already priced", -before.quantity, -billed)),
-            found.shares + negative(before.shares),
+            (*found.notes, already),
+            (*found.shares, *negative(before.shares)),
             found.quantity - before.quantity,
             found.free_used - before.free_used,
             found.discount_used - before.discount_used,
             found.topped_up - before.topped_up,
-        )
+        ),
+        with_steps=context.with_steps,
     )
 
 
 def _price(charge: MeteredCharge, usage: Usage, context: Context, number: Convert[N]) -> _Found[N]:
     zero = number(ZERO)
     allowances = (
-        Allowance("free", scaled(charge, charge.free_quantity, context, number)),
         Allowance("free, rolled over", context.free_quantity_extra),
+        Allowance("free", scaled(charge, charge.free_quantity, context, number)),
         Allowance("free, by discount", context.discount_quantity),
     )
     used, notes, used_up = billables(_bucketed(charge, usage), charge.rounding, allowances, number)
@@ -175,42 +179,34 @@ def _bucketed(charge: MeteredCharge, usage: Usage) -> Usage:
     return usage
 
 
-def _finished(found: _Found[N]) -> Rated:
-    notes = _together(found.notes)
-    shares = merged(found.shares)
+def _finished(found: _Found[N], *, with_steps: bool) -> Rated:
     return Rated(
         amount_unrounded=unrounded(found.amount),
         unit_amount=found.unit_amount,
-        tiers=tuple(
-            TierShare(
-                from_=format_quantity(one.from_),
-                up_to=None if one.up_to is None else format_quantity(one.up_to),
-                quantity=format_quantity(unrounded(one.quantity)),
-                unit_amount=format_quantity(one.unit_amount),
-                flat_amount=format_quantity(one.flat_amount),
-                amount=format_quantity(amount),
-            )
-            for one, amount in zip(shares, cumulative_parts([one.amount for one in shares]), strict=True)
-        ),
+        tiers=tier_shares(found.shares),
         quantity_billed=as_quantity(found.quantity),
         free_used=as_quantity(found.free_used),
         discount_used=as_quantity(found.discount_used),
         topped_up=unrounded(found.topped_up),
-        steps=tuple(
-            Step(
-                what=one.what,
-                quantity=None if one.quantity is None else format_quantity(as_quantity(one.quantity)),
-                amount=format_quantity(amount),
-            )
-            for one, amount in zip(notes, cumulative_parts([one.amount for one in notes]), strict=True)
-        ),
+        steps=_steps(found.notes) if with_steps else (),
     )
 
 
-def _together(notes: Sequence[Note[N]]) -> list[Note[N]]:
-    """Notes of the same words as one, where the first of them stands: buckets repeat their tiers."""
+def _steps(notes: Sequence[Note[N]]) -> tuple[Step, ...]:
+    """The notes as text; those of the same words as one, where the first of them stands: buckets repeat their tiers."""
     found: dict[str, Note[N]] = {}
     for note in notes:
-        known = found.get(note.what)
-        found[note.what] = note if known is None else known.plus(note)
-    return list(found.values())
+        what = str(note.what)
+        known = found.get(what)
+        found[what] = note if known is None else known.plus(note)
+    amounts = cumulative_parts([one.amount for one in found.values()])
+    return tuple(
+        [
+            Step(
+                what=what,
+                quantity=None if one.quantity is None else format_quantity(as_quantity(one.quantity)),
+                amount=format_quantity(amount),
+            )
+            for (what, one), amount in zip(found.items(), amounts, strict=True)
+        ]
+    )

@@ -100,16 +100,5 @@ def _tiered(shares: Sequence[Share[N]], number: Convert[N]) -> Priced[N]:
     amount = number(ZERO)
     for one in shares:
         amount = amount + one.amount
-    notes = [Note(_tier_text(one), one.quantity, one.amount) for one in shares]
+    notes = [Note(one, one.quantity, one.amount) for one in shares]
     return Priced(amount, None, tuple(notes), tuple(shares))
-
-
-def _tier_text(share: Share[N]) -> str:
-    """`over 100 up to 1000 at 0.25 each and 1 flat`."""
-    words = [f"over {format_quantity(share.from_)}" if share.from_ else "from 0"]
-    if share.up_to is not None:
-        words.append(f"up to {format_quantity(share.up_to)}")
-    words.append(f"at {format_quantity(share.unit_amount)} each")
-    if share.flat_amount:
-        words.append(f"and {format_quantity(share.flat_amount)} flat")
-    return " ".join(words)

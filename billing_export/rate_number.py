@@ -6,20 +6,47 @@ Decimals are several times as fast and most lines need nothing else; a price is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, Rounded
+from decimal import (
+    Clamped,
+    Context,
+    Decimal,
+    DivisionByZero,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    Rounded,
+    localcontext,
+)
 from fractions import Fraction
-from typing import Final, Generic, TypeAlias, TypeVar
+from functools import wraps
+from typing import Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
 
 from billing_export.rate_records import Change, Number
 from schemas.errors import InvariantViolationError
+from schemas.quantity import format_quantity
 
 N = TypeVar("N", Decimal, Fraction)
 Convert: TypeAlias = Callable[[Number], N]
 
 EXACT: Final = Context(prec=400, traps=[Inexact, Rounded, InvalidOperation, Overflow, DivisionByZero, Clamped])
 """Room for the largest sum times the largest price; anything that would have to round raises."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exactly(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with decimals that are exact, whatever the thread's own context is: what rounds raises."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with localcontext(EXACT):
+            return function(*args, **kwargs)
+
+    return run
 
 
 class Share(msgspec.Struct, Generic[N], frozen=True, gc=False):
@@ -32,11 +59,19 @@ class Share(msgspec.Struct, Generic[N], frozen=True, gc=False):
     quantity: N
     amount: N
 
+    def __str__(self) -> str:
+        """`over 100 up to 1000 at 0.25 each and 1 flat`."""
+        words = f"over {format_quantity(self.from_)}" if self.from_ else "from 0"
+        if self.up_to is not None:
+            words += f" up to {format_quantity(self.up_to)}"
+        words += f" at {format_quantity(self.unit_amount)} each"
+        return f"{words} and {format_quantity(self.flat_amount)} flat" if self.flat_amount else words
+
 
 class Note(msgspec.Struct, Generic[N], frozen=True, gc=False):
-    """A step before it is text; `is_top_up` where the amount pays for no usage."""
+    """A step before it is text, which is made only when asked for; `is_top_up` if the amount pays for no usage."""
 
-    what: str
+    what: str | Share[N]
     quantity: N | None
     amount: N
     is_top_up: bool = False
@@ -76,9 +111,9 @@ class Billable(msgspec.Struct, Generic[N], frozen=True):
 
 def to_decimal(number: Number) -> Decimal:
     """The number itself. Raises InvariantViolationError for a fraction, which decimals were not chosen for."""
-    if isinstance(number, Fraction):
-        raise InvariantViolationError(f"{number} came to a price that is counted in decimals", where="rating")
-    return number
+    if isinstance(number, Decimal):
+        return number
+    raise InvariantViolationError(f"{number} came to a price that is counted in decimals", where="rating")
 
 
 def to_fraction(number: Number) -> Fraction:

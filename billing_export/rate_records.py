@@ -55,7 +55,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     `free_quantity_extra` was rolled over from earlier periods; `discount_quantity` is the sum of the discounts by
     quantity. With `previous`, the price is that of previous and present usage together, less that of the previous
     alone, or less `previous_billed` where that is given. With `minimum_applies` false the charge's minimum is left
-    out, as in a bill before the period's end.
+    out, as in a bill before the period's end. `with_steps` false leaves `Rated.steps` empty, which is faster.
     """
 
     fraction: Fraction = WHOLE
@@ -65,6 +65,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     previous: Usage | None = None
     previous_billed: Decimal | None = None
     minimum_applies: bool = True
+    with_steps: bool = True
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,12 @@ from decimal import Decimal
 
 import msgspec
 
+from billing_export.money import cumulative_parts, unrounded
 from billing_export.rate_number import Convert, N, Share
 from billing_export.rate_records import Change
 from schemas.charges import PercentageTier, Tier
-from schemas.quantity import ZERO
+from schemas.line_item import TierShare
+from schemas.quantity import ZERO, format_quantity
 
 
 def as_tiers(tiers: Sequence[PercentageTier]) -> tuple[Tier, ...]:
@@ -90,23 +92,27 @@ def by_changes(
     return [_priced(one, number(ZERO), number) for one in shares] if below else shares
 
 
-def merged(shares: Sequence[Share[N]]) -> list[Share[N]]:
-    """One share for each tier, in the tiers' order: the sums of several prices by the same tiers."""
-    found: dict[tuple[Decimal, Decimal | None, Decimal], Share[N]] = {}
+def tier_shares(shares: Sequence[Share[N]]) -> tuple[TierShare, ...]:
+    """One share for each tier and price, as text, in the tiers' order; the amounts add up to the last digit."""
+    found: dict[tuple[Decimal, Decimal], Share[N]] = {}
     for one in shares:
-        key = (one.from_, one.up_to, one.unit_amount)
+        key = (one.from_, one.unit_amount)
         known = found.get(key)
-        found[key] = (
-            one
-            if known is None
-            else msgspec.structs.replace(
-                known,
-                quantity=known.quantity + one.quantity,
-                amount=known.amount + one.amount,
-                flat_amount=known.flat_amount + one.flat_amount,
+        found[key] = one if known is None else _plus(known, one)
+    ordered = list(found.values()) if len(found) == len(shares) else [found[key] for key in sorted(found)]
+    return tuple(
+        [
+            TierShare(
+                from_=format_quantity(one.from_),
+                up_to=None if one.up_to is None else format_quantity(one.up_to),
+                quantity=format_quantity(unrounded(one.quantity)),
+                unit_amount=format_quantity(one.unit_amount),
+                flat_amount=format_quantity(one.flat_amount),
+                amount=format_quantity(amount),
             )
-        )
-    return [found[key] for key in sorted(found, key=lambda key: (key[0], key[2]))]
+            for one, amount in zip(ordered, cumulative_parts([one.amount for one in ordered]), strict=True)
+        ]
+    )
 
 
 def negative(shares: Sequence[Share[N]]) -> tuple[Share[N], ...]:
@@ -114,6 +120,12 @@ def negative(shares: Sequence[Share[N]]) -> tuple[Share[N], ...]:
     return tuple(
         [Share(one.from_, one.up_to, one.unit_amount, -one.flat_amount, -one.quantity, -one.amount) for one in shares]
     )
+
+
+def _plus(one: Share[N], other: Share[N]) -> Share[N]:
+    flat_amount = one.flat_amount + other.flat_amount
+    quantity, amount = one.quantity + other.quantity, one.amount + other.amount
+    return Share(one.from_, one.up_to, one.unit_amount, flat_amount, quantity, amount)
 
 
 def _bounds(tiers: Sequence[Tier]) -> Iterator[tuple[Decimal, Decimal | None, Tier]]:
