@@ -61,6 +61,7 @@ class CatalogWatch:
         self._refresh: asyncio.Task[None] | None = None
         self._poll: asyncio.Task[None] | None = None
         self.admission: Admission | None = None
+        self.catalog: AppliedCatalog | None = None
 
     @property
     def version(self) -> int:
@@ -115,6 +116,7 @@ class CatalogWatch:
             self._failing = False
             if catalog is not None and catalog.version != self._version:
                 self.admission = Admission(catalog.meter_versions, catalog.known_types)
+                self.catalog = catalog
                 self._version = catalog.version
                 self._metrics.catalog_version.set(catalog.version)
                 _log.info("catalog_in_use", version=catalog.version)

@@ -11,20 +11,27 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.params import Parameter
 
+from ingest.access import Access
 from ingest.body import BodyBudget, read_body
 from ingest.catalog_watch import CatalogWatch
 from ingest.content import events_of
+from ingest.foreign import FOREIGN_SUBJECT, refuse_foreign
 from ingest.http_events_openapi import EventsOperation
 from ingest.kafka_watch import KafkaWatch
 from ingest.metrics import GatewayMetrics
-from ingest.problems import JSON, RETRY_AFTER_S, EventError, ProblemError
+from ingest.problems import JSON, KEY_SECURITY, RETRY_AFTER_S, EventError, ProblemError
 from ingest.producer import Delivery, EventProducer, Outcome, ProducerBusyError
 from ingest.validate import UNKNOWN_TYPE, Verdict, judge
 from metering.clock import Clock
 from metering.config import Settings
+from metering.keys import Principal, Scope, needs
+from metering.principal import principal_of
 
 JUDGE_SLICE_EVENTS: Final = 250
 """Events judged between two looks at other requests."""
+
+_CURABLE: Final = frozenset({UNKNOWN_TYPE, FOREIGN_SUBJECT})
+"""Reasons that a newer catalog may take back."""
 
 _PARAMETERS: Final = frozenset({"partial", "positions"})
 _RETRY: Final = {"Retry-After": str(RETRY_AFTER_S)}
@@ -55,6 +62,7 @@ class EventsService:
         producer: EventProducer,
         kafka: KafkaWatch,
         catalog: CatalogWatch,
+        access: Access,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -62,6 +70,7 @@ class EventsService:
         self._producer = producer
         self._kafka = kafka
         self._catalog = catalog
+        self._access = access
         self.budget = BodyBudget()
 
     async def accept(
@@ -72,35 +81,37 @@ class EventsService:
         async with read_body(request, self._settings, self.budget) as body:
             events = events_of(headers, body, self._settings)
             del body
+            principal = principal_of(request)
+            self._access.count_events(principal, len(events))
             begun_at_s = self._clock.monotonic_s()
             self._metrics.request_events.observe(len(events))
-            verdict = await self._judge_all(events)
+            verdict = await self._judge_all(events, principal)
             self._refuse_bad(verdict, partial=partial)
             deliveries = await self._write(verdict)
             self._metrics.acknowledge_seconds.observe(self._clock.monotonic_s() - begun_at_s)
             self._refuse_undelivered(verdict, deliveries)
         return self._answer(len(events), verdict, deliveries, positions=positions)
 
-    async def _judge_all(self, events: Sequence[bytes]) -> Verdict:
-        """Judge in slices. An unknown type is looked up once more in the newest catalog before it is refused."""
-        verdict = await self._judge(events, range(len(events)))
-        doubtful = [error.index for error in verdict.errors if error.reason == UNKNOWN_TYPE]
+    async def _judge_all(self, events: Sequence[bytes], principal: Principal) -> Verdict:
+        """Judge in slices. What the catalog does not know is looked up once more in the newest one."""
+        verdict = await self._judge(events, range(len(events)), principal)
+        doubtful = [error.index for error in verdict.errors if error.reason in _CURABLE]
         if not doubtful:
             return verdict
         admission_before = self._catalog.admission
         await self._catalog.refresh()
         if self._catalog.admission is admission_before:
             return verdict
-        again = await self._judge(events, doubtful)
-        settled = [error for error in verdict.errors if error.reason != UNKNOWN_TYPE]
+        again = await self._judge(events, doubtful, principal)
+        settled = [error for error in verdict.errors if error.reason not in _CURABLE]
         records = {**verdict.records, **again.records}
         return Verdict(
             {index: records[index] for index in sorted(records)},
             sorted([*settled, *again.errors], key=lambda error: error.index),
         )
 
-    async def _judge(self, events: Sequence[bytes], indexes: Sequence[int]) -> Verdict:
-        now, admission = self._clock.now(), self._catalog.admission
+    async def _judge(self, events: Sequence[bytes], indexes: Sequence[int], principal: Principal) -> Verdict:
+        now, admission, catalog = self._clock.now(), self._catalog.admission, self._catalog.catalog
         verdict = Verdict({}, [])
         for start in range(0, len(indexes), JUDGE_SLICE_EVENTS):
             if start:
@@ -112,6 +123,8 @@ class EventsService:
                 now=now,
                 settings=self._settings,
             )
+            if principal.customer:
+                part = refuse_foreign(part, principal.customer, catalog)
             verdict.records.update(part.records)
             verdict.errors.extend(part.errors)
         return verdict
@@ -201,6 +214,8 @@ def events_route(service: EventsService, metrics: GatewayMetrics) -> Any:
         operation_id="sendEvents",
         summary="Send usage events",
         tags=["events"],
+        opt=needs(Scope.INGEST),
+        security=KEY_SECURITY,
         status_code=HTTPStatus.OK,
         request_max_body_size=None,
     )

@@ -133,10 +133,13 @@ _RETRY_AFTER: Final = OpenAPIHeader(
 
 _PROBLEMS: Final = {
     "400": "The body, its coding or a parameter cannot be read.",
+    "401": "The request has no API key that is known and has not ended.",
+    "403": "The API key may not send events.",
     "408": "The body arrived too slowly.",
     "413": "The body, the inflated body or the batch is over its limit; `setting` names it.",
     "415": "Another content type or content coding.",
     "422": "At least one event cannot be billed on; nothing was accepted.",
+    "429": "The API key goes faster than it may; nothing was accepted.",
     "503": "Kafka is away or the gateway full. `acknowledged`, `failed` and `unknown` say what became of each event.",
 }
 
@@ -144,7 +147,7 @@ _PROBLEMS: Final = {
 def _problem_response(status: str, description: str) -> OpenAPIResponse:
     return OpenAPIResponse(
         description=description,
-        headers={"Retry-After": _RETRY_AFTER} if status == "503" else None,
+        headers={"Retry-After": _RETRY_AFTER} if status in ("429", "503") else None,
         content={PROBLEM_JSON: OpenAPIMediaType(schema=PROBLEM_SCHEMA)},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.datastructures import ResponseHeader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -13,8 +13,10 @@ from ingest.catalog_watch import CatalogWatch
 from ingest.http_events import EventsService
 from ingest.kafka_watch import KafkaWatch
 from ingest.metrics import GatewayMetrics
-from ingest.problems import RETRY_AFTER_S, ProblemError
+from ingest.problems import KEY_SECURITY, RETRY_AFTER_S, ProblemError, not_found
 from ingest.producer import EventProducer
+from metering.keys import PUBLIC, Scope, needs
+from metering.principal import principal_of
 
 _NO_STORE: Final = [ResponseHeader(name="Cache-Control", value="no-store")]
 
@@ -34,6 +36,7 @@ def health_routes(
         operation_id="isAlive",
         summary="Whether the process is alive",
         tags=["health"],
+        opt=needs(PUBLIC),
         response_headers=_NO_STORE,
     )
     async def is_alive() -> dict[str, str]:
@@ -44,6 +47,7 @@ def health_routes(
         operation_id="isReady",
         summary="Whether events can be taken",
         tags=["health"],
+        opt=needs(PUBLIC),
         response_headers=_NO_STORE,
     )
     async def is_ready() -> dict[str, str | int]:
@@ -59,8 +63,19 @@ def health_routes(
             )
         return {"status": "ready", "epoch": state.epoch, "catalog_version": catalog.version}
 
-    @get("/metrics", operation_id="readMetrics", summary="Prometheus metrics", tags=["health"], media_type="text/plain")
-    async def read_metrics() -> Response[bytes]:
+    @get(
+        "/metrics",
+        operation_id="readMetrics",
+        summary="Prometheus metrics",
+        tags=["health"],
+        opt=needs(Scope.QUERY),
+        security=KEY_SECURITY,
+        media_type="text/plain",
+    )
+    async def read_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """What all customers together do, so not for a key that is bound to one."""
+        if principal_of(request).customer:
+            raise not_found()
         metrics.queued_events.set(producer.queued_events)
         metrics.queued_bytes.set(producer.queued_bytes)
         metrics.body_bytes.set(events.budget.held_bytes)

@@ -75,6 +75,12 @@ class GatewayMetrics:
             "metering_gateway_catalog_version", "Catalog version in use, 0 for none", registry=self.registry
         )
 
+        # Times the API keys could not be read. Growth means that ClickHouse is away; the last keys stay in use for
+        # keys_stale_s_max, then requests with a key get 503.
+        self.key_failures = Counter(
+            "metering_gateway_key_failures_total", "Failed attempts to read the API keys", registry=self.registry
+        )
+
         # Times the catalog could not be read. Growth means that ClickHouse is away; the last catalog stays in use.
         self.catalog_failures = Counter(
             "metering_gateway_catalog_failures_total", "Failed attempts to read the catalog", registry=self.registry

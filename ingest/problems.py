@@ -11,11 +11,14 @@ import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
-from schemas.errors import MeteringError, RequestError, UnavailableError
+from metering.keys import NotFoundError
+from schemas.errors import LimitError, MeteringError, RequestError, UnavailableError
 
 PROBLEM_JSON: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:metering:problem:"
 RETRY_AFTER_S: Final = 2
+KEY_SECURITY: Final = [{"key": list[str]()}]
+"""What the OpenAPI document says of a route that needs a key."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +72,13 @@ class ProblemError(Exception):
         super().__init__(code, detail)
 
 
+def not_found() -> ProblemError:
+    """The answer for what is not there, and for what is another customer's: nobody can tell them apart."""
+    return ProblemError(
+        HTTPStatus.NOT_FOUND, "not_found", "there is nothing here", fix="See /openapi.json for what the gateway takes"
+    )
+
+
 def answer_problem(error: ProblemError) -> Response[bytes]:
     """The response for a ProblemError."""
     return Response(
@@ -86,6 +96,10 @@ def handle_problem(_: Request[Any, Any, Any], error: ProblemError) -> Response[b
 
 def handle_metering_error(_: Request[Any, Any, Any], error: MeteringError) -> Response[bytes]:
     """An error of the project's tree: asked wrongly is 400, a service that is away is 503, anything else is ours."""
+    if isinstance(error, NotFoundError):
+        return answer_problem(not_found())
+    if isinstance(error, LimitError):
+        return answer_problem(_from_tree(HTTPStatus.BAD_REQUEST, "question_too_large", error, setting=error.setting))
     if isinstance(error, RequestError):
         return answer_problem(_from_tree(HTTPStatus.BAD_REQUEST, "invalid_request", error))
     if isinstance(error, UnavailableError):
@@ -126,10 +140,10 @@ def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Resp
 
 
 def _from_tree(
-    status: HTTPStatus, code: str, error: MeteringError, headers: Mapping[str, str] | None = None
+    status: HTTPStatus, code: str, error: MeteringError, headers: Mapping[str, str] | None = None, *, setting: str = ""
 ) -> ProblemError:
     detail = f"{error.where}: {error.what}" if error.where else error.what
-    return ProblemError(status, code, detail, fix=error.fix, headers=headers)
+    return ProblemError(status, code, detail, fix=error.fix, headers=headers, setting=setting)
 
 
 EXCEPTION_HANDLERS: Final[dict[int | type[Exception], Any]] = {

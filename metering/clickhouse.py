@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,8 +29,8 @@ PASSING_CODES: Final = frozenset({159, 202, 209, 210, 241, 242, 252, 319, 999})
 unknown write status, Keeper away."""
 
 
-def connect(settings: Settings, *, database: str | None = None) -> Client:
-    """A client for the calling thread, on `database` (the settings' unless given).
+def connect(settings: Settings, *, database: str | None = None, limits: Mapping[str, int] | None = None) -> Client:
+    """A client for the calling thread, on `database` (the settings' unless given); each query has these `limits`.
 
     Inserts may touch any number of monthly partitions, because a backfill does.
     Raises ClickHouseUnavailableError when nothing answers.
@@ -55,7 +55,8 @@ def connect(settings: Settings, *, database: str | None = None) -> Client:
             send_receive_timeout=settings.clickhouse_timeout_s,
             autogenerate_session_id=False,
             tz_mode="aware",
-            settings={"max_partitions_per_insert_block": 0},
+            ca_cert=settings.clickhouse_ca_file or None,
+            settings={"max_partitions_per_insert_block": 0, **(limits or {})},
         )
 
 

@@ -5,6 +5,7 @@
     ├── EventRejectedError        one usage event cannot be billed on; carries reason and field
     ├── CatalogError              the catalog file says something that cannot be applied; carries a list of problems
     ├── RequestError              a question or a command was asked wrongly (unknown meter, reversed range, …)
+    │   └── LimitError            a question is larger than a setting lets it be; names the setting
     ├── RunError                  a billing run cannot be made, or does not verify
     │   ├── PeriodNotOverError    the period, or its grace time, has not ended
     │   └── VerificationError     a line item differs from what its events say
@@ -80,6 +81,14 @@ class RequestError(MeteringError):
     """What was asked for cannot be answered as asked; nothing was changed."""
 
     exit_code = 2
+
+
+class LimitError(RequestError):
+    """A question takes more than a setting allows. `setting` is that setting's name."""
+
+    def __init__(self, what: str, *, setting: str, where: str = "", fix: str = "") -> None:
+        self.setting = setting
+        super().__init__(what, where=where, fix=fix)
 
 
 class RunError(MeteringError):

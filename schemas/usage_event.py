@@ -41,6 +41,7 @@ REASONS: Final = {
     "invalid_number": "a metered value is no decimal number",
     "number_out_of_range": "a metered value has more than 18 integer digits or 12 decimals",
     "invalid_dimension": "a dimension or filter field is no string, number, boolean or null, or is too long",
+    "foreign_subject": "the API key is bound to a customer whose subject this is not; only the gateway says so",
     "key_not_subject": "the Kafka record's key is not the event's subject",
     "identity_conflict": "an event with this identity and another body was accepted before",
 }

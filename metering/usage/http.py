@@ -19,9 +19,13 @@ from metering.clickhouse import connect as connect_to
 from metering.clickhouse import unavailable
 from metering.clock import Clock
 from metering.config import Settings
+from metering.keys import Scope, needs
+from metering.principal import principal_of
+from metering.query_limits import query_limits, within_limits
 from metering.usage.answer import answer
 from metering.usage.parameters import UsageParameters, query_of
 from metering.usage.present import to_csv, to_json
+from metering.usage.restricted import restricted
 from schemas.catalog import AppliedCatalog
 from schemas.errors import ClickHouseUnavailableError, RequestError
 from schemas.usage_query import By, UsageQuery, UsageRow, Window
@@ -44,24 +48,29 @@ class UsageService:
         """`connect` makes a client on the settings' database; `metering.clickhouse.connect` unless given."""
         self._settings = settings
         self._clock = clock
-        self._connect = connect or (lambda: connect_to(settings))
+        self._connect = connect or (lambda: connect_to(settings, limits=query_limits(settings)))
         self._threads = threading.local()
         self._catalog: AppliedCatalog | None = None
 
-    def answer(self, parameters: UsageParameters) -> tuple[AppliedCatalog, UsageQuery, list[UsageRow]]:
+    def answer(
+        self, parameters: UsageParameters, customer: str = ""
+    ) -> tuple[AppliedCatalog, UsageQuery, list[UsageRow]]:
         """The answer, with the newest catalog and the question as it was understood.
 
-        Raises RequestError, or ClickHouseUnavailableError when ClickHouse is away or has no tables yet.
+        With a `customer` the answer has nothing but that customer's usage, whatever was asked for.
+        Raises RequestError, NotFoundError, or ClickHouseUnavailableError when ClickHouse is away or has no tables yet.
         """
         with self._client() as client:
             catalog = self._newest(client)
+            if customer:
+                parameters = restricted(parameters, customer, catalog)
             query = query_of(parameters, catalog, self._clock.now())
-            return catalog, query, answer(client, catalog, query)
+            return catalog, query, answer(client, catalog, query, rows_max=self._settings.query_rows_max)
 
     @contextmanager
     def _client(self) -> Iterator[Client]:
         try:
-            with unavailable(self._settings):
+            with unavailable(self._settings), within_limits(self._settings):
                 if not hasattr(self._threads, "client"):
                     self._threads.client = self._connect()
                 yield self._threads.client
@@ -99,6 +108,8 @@ def usage_routes(settings: Settings, *, clock: Clock, connect: Callable[[], Clie
         operation_id="getUsage",
         summary="Ask for usage",
         tags=["usage"],
+        opt=needs(Scope.QUERY),
+        security=[{"key": []}],
         sync_to_thread=True,
         media_type=MediaType.JSON,
     )
@@ -149,7 +160,8 @@ def usage_routes(settings: Settings, *, clock: Clock, connect: Callable[[], Clie
                 timezone=timezone,
                 by=by,
                 group_by=group_by or (),
-            )
+            ),
+            principal_of(request).customer,
         )
         if (answer_format or _accepted(request)) is AnswerFormat.CSV:
             return Response(

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from ingest.gateway import create_gateway
 from metering.clock import Clock, FixedClock
 from metering.config import Settings, load_settings
 from metering.kafka import ensure_topics, log_ends
+from metering.keys import ApiKey
 from metering.testing import KafkaUnderTest
 from schemas.catalog import AppliedCatalog, Catalog, applied
 from schemas.meter import Aggregation, Meter, MeterVersion
@@ -55,11 +56,31 @@ class CatalogHolder:
         return self.catalog
 
 
+class KeyHolder:
+    """A key source that a test can change; `uses` is what was noted."""
+
+    def __init__(self, *keys: ApiKey) -> None:
+        self.keys = list(keys)
+        self.error: Exception | None = None
+        self.uses: dict[str, datetime] = {}
+
+    def load(self) -> list[ApiKey] | None:
+        if self.error is not None:
+            raise self.error
+        return list(self.keys)
+
+    def note_uses(self, uses: Mapping[str, datetime]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.uses.update(uses)
+
+
 class Running:
     """A gateway on a port of its own."""
 
-    def __init__(self, url: str, source: CatalogHolder) -> None:
+    def __init__(self, url: str, source: CatalogHolder, keys: KeyHolder) -> None:
         self.url = url
+        self.keys = keys
         self._source = source
 
     def use_catalog(self, catalog: AppliedCatalog | None) -> None:
@@ -74,8 +95,8 @@ class Running:
         headers = {**({"Content-Type": content_type} if content_type else {}), **more.pop("headers", {})}
         return httpx.post(f"{self.url}/v1/events", content=content, headers=headers, timeout=60, **more)
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=60)
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=60, **more)
 
 
 @contextmanager
@@ -100,12 +121,17 @@ def served(app: Any) -> Iterator[str]:
 
 @contextmanager
 def running_gateway(
-    settings: Settings, *, catalog: AppliedCatalog | None = None, clock: Clock | None = None
+    settings: Settings,
+    *,
+    catalog: AppliedCatalog | None = None,
+    clock: Clock | None = None,
+    keys: KeyHolder | None = None,
+    **more: Any,
 ) -> Iterator[Running]:
-    holder = CatalogHolder(catalog)
-    app = create_gateway(settings, clock=clock or FixedClock(NOW), catalog_source=holder)
+    holder, keys = CatalogHolder(catalog), keys or KeyHolder()
+    app = create_gateway(settings, clock=clock or FixedClock(NOW), catalog_source=holder, key_source=keys, **more)
     with served(app) as url:
-        yield Running(url, holder)
+        yield Running(url, holder, keys)
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +153,12 @@ def gateway(kafka_settings: Settings) -> Iterator[Running]:
     """A gateway that knows one meter, and the listed type `ping`. Its clock stands at NOW."""
     with running_gateway(kafka_settings, catalog=catalog_of(1, MILES, event_types=("ping",))) as running:
         yield running
+
+
+@pytest.fixture
+def keys() -> KeyHolder:
+    """A key source without a key."""
+    return KeyHolder()
 
 
 @pytest.fixture

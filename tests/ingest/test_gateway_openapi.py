@@ -11,6 +11,7 @@ from litestar import get
 from ingest.gateway import create_gateway
 from ingest.metrics import GatewayMetrics
 from metering.config import Settings
+from metering.keys import Scope, needs
 from schemas.errors import InvariantViolationError, RequestError
 from schemas.usage_event import REASONS
 
@@ -35,7 +36,10 @@ def test_the_document_names_every_content_type_answer_and_reason(gateway: Any) -
         "application/cloudevents-batch+json",
         "application/json",
     }
-    assert set(operation["responses"]) == {"200", "207", "400", "408", "413", "415", "422", "503"}
+    assert set(operation["responses"]) == {
+        *("200", "207", "400", "401", "403", "408", "413", "415", "422", "429", "503"),
+    }
+    assert operation["security"] == [{"key": []}]
     assert {parameter["name"] for parameter in operation["parameters"]} == {"partial", "positions"}
     problem = operation["responses"]["422"]["content"]["application/problem+json"]["schema"]
     assert problem["properties"]["errors"]["items"]["properties"]["reason"]["enum"] == sorted(REASONS)
@@ -75,7 +79,7 @@ def test_routes_mounted_beside_share_the_error_answers(
 ) -> None:
     from litestar.testing import TestClient
 
-    @get("/v1/other", sync_to_thread=False)
+    @get("/v1/other", sync_to_thread=False, opt=needs(Scope.QUERY))
     def other() -> None:
         raise error
 

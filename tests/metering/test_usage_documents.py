@@ -17,6 +17,7 @@ from ingest.problems import EXCEPTION_HANDLERS
 from metering.cli import build_app
 from metering.clock import FixedClock
 from metering.testing import ClickHouseUnderTest
+from metering.principal import open_to_anybody
 from metering.usage.http import usage_routes
 from tests.support.flight_usage import load_flights
 from tests.support.made_usage import UsageTables, usage_tables
@@ -40,6 +41,7 @@ def run(tables: UsageTables, command: str) -> str:
         app = Litestar(
             usage_routes(tables.settings, clock=FixedClock(datetime(2013, 4, 1, tzinfo=UTC))),
             exception_handlers=EXCEPTION_HANDLERS,
+            guards=[open_to_anybody],
             logging_config=None,
         )
         with TestClient(app) as http:

@@ -19,6 +19,7 @@ from ingest.problems import EXCEPTION_HANDLERS
 from metering.clickhouse import connect
 from metering.clock import FixedClock
 from metering.config import Settings
+from metering.principal import open_to_anybody
 from metering.testing import ClickHouseUnderTest
 from metering.usage.http import usage_routes
 from schemas.catalog import Customer
@@ -45,7 +46,9 @@ def tables(clickhouse: ClickHouseUnderTest) -> Iterator[UsageTables]:
 
 def application(settings: Settings, **more: Any) -> TestClient[Litestar]:
     routes = usage_routes(settings, clock=FixedClock(NOW), **more)
-    return TestClient(Litestar(routes, exception_handlers=EXCEPTION_HANDLERS, logging_config=None))
+    return TestClient(
+        Litestar(routes, exception_handlers=EXCEPTION_HANDLERS, guards=[open_to_anybody], logging_config=None)
+    )
 
 
 @pytest.fixture
