@@ -17,16 +17,18 @@ def needs_each_event(charge: PercentageCharge) -> bool:
 
 
 def percentage(charge: PercentageCharge, used: Billable[N], number: Convert[N]) -> Priced[N]:
-    """`rate` percent of what is paid for, and `fixed_amount` for each event that is.
+    """`rate` percent of what is paid for, and `fixed_amount` for each event that is; nothing for a sum of zero.
 
     Raises InvariantViolationError when the price depends on each event and the events were not given.
     """
+    if needs_each_event(charge) and used.events is None:
+        raise InvariantViolationError(
+            f"charge {charge.id!r} is priced event by event, and was given no events", where="rating"
+        )
+    if not used.quantity_before and charge.event_min is None:
+        return Priced(number(ZERO), None, (Note(_percent(charge), used.quantity, number(ZERO)),))
     if needs_each_event(charge):
-        if used.events is None:
-            raise InvariantViolationError(
-                f"charge {charge.id!r} is priced event by event, and was given no events", where="rating"
-            )
-        return _by_event(charge, used.events, number)
+        return _by_event(charge, used.events or (), number)
     free = min(max(used.quantity, number(ZERO)), number(charge.free_amount or ZERO))
     return _priced(charge, number, paid=used.quantity - free, paid_count=used.events_count, free=free)
 
@@ -60,6 +62,10 @@ def _by_event(charge: PercentageCharge, events: tuple[N, ...], number: Convert[N
     return _priced(charge, number, paid=paid, paid_count=paid_count, free=freed, free_count=free_count, limited=limited)
 
 
+def _percent(charge: PercentageCharge) -> str:
+    return f"{format_quantity(charge.rate)} percent"
+
+
 def _limited(charge: PercentageCharge, cost: N, number: Convert[N]) -> N:
     """An event that gives money back is credited, with no more than the most it may cost, and never charged."""
     if charge.event_max is not None:
@@ -86,7 +92,7 @@ def _priced(
         counted = f" of {free_count} events" if free_count else ""
         notes.append(Note(f"free amount{counted}", free, zero))
     rated = paid * number(charge.rate) * number(Decimal("0.01"))
-    notes.append(Note(f"{format_quantity(charge.rate)} percent", paid, rated))
+    notes.append(Note(_percent(charge), paid, rated))
     fixed = number(charge.fixed_amount) * paid_count
     if charge.fixed_amount:
         notes.append(Note(f"{format_quantity(charge.fixed_amount)} for each event", number(Decimal(paid_count)), fixed))
