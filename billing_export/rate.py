@@ -77,19 +77,22 @@ def rate(charge: Charge, usage: Usage, context: Context = ORDINARY) -> Rated:
 
 def _ends(charge: MeteredCharge, usage: Usage, context: Context) -> bool:
     """Whether decimals are enough: nothing is divided on the way to the amount."""
-    divided = usage.full_quantity is not None or bool(usage.changes) or isinstance(charge, DynamicCharge)
-    spread = charge.commitment is not None and charge.commitment.quantity is not None
-    is_part = charge.proration is not Proration.NONE and context.fraction != 1
-    numbers = (usage.quantity, usage.amount, *usage.buckets)
-    return not (divided or spread or is_part or any(isinstance(one, Fraction) for one in numbers))
+    if usage.full_quantity is not None or usage.changes or isinstance(charge, DynamicCharge):
+        return False
+    if charge.proration is not Proration.NONE and context.fraction != 1:
+        return False
+    return not any(isinstance(one, Fraction) for one in (usage.quantity, *usage.buckets))
 
 
 def _flat(charge: FlatCharge, context: Context) -> Rated:
-    """The amount, or the part of it that a part of the period costs: the difference of what is due until then."""
+    """The amount, or the part of it that a part of the period costs: the difference of what is due until then.
+
+    Without proration any part costs the whole; a part of nothing, a pause throughout, costs nothing.
+    """
     amount = charge.amount
     steps = [Step(what="flat amount", quantity="1", amount=format_quantity(amount))]
     part = amount
-    if charge.proration is not Proration.NONE and context.fraction != 1:
+    if context.fraction != 1 and (charge.proration is not Proration.NONE or context.fraction == 0):
         whole, before = Fraction(amount), context.fraction_before
         part = unrounded(whole * (before + context.fraction)) - unrounded(whole * before)
         what = f"{context.fraction} of the period"
@@ -119,24 +122,26 @@ class _Found(msgspec.Struct, Generic[N], frozen=True):
 
 
 def _rated(charge: MeteredCharge, whole: Usage, context: Context, number: Convert[N]) -> Rated:
+    """The price of it all, less what was priced before; each is rounded alone, so that prices of parts add up."""
     found: _Found[N] = _price(charge, whole, context, number)
+    rated: Rated = _finished(found, with_steps=context.with_steps)
     if context.previous is None and context.previous_billed is None:
-        return _finished(found, with_steps=context.with_steps)
+        return rated
     before: _Found[N] = _price(charge, context.previous or NOTHING, context, number)
-    billed = before.amount if context.previous_billed is None else number(context.previous_billed)
-    already: Note[N] = Note("priced before", -before.quantity, -billed)
-    return _finished(
-        _Found(
-            found.amount - billed,
-            found.unit_amount,
-            (*found.notes, already),
-            (*found.shares, *negative(before.shares)),
-            found.quantity - before.quantity,
-            found.free_used - before.free_used,
-            found.discount_used - before.discount_used,
-            found.topped_up - before.topped_up,
-        ),
-        with_steps=context.with_steps,
+    less: Rated = _finished(before, with_steps=False)
+    billed: Decimal = less.amount_unrounded if context.previous_billed is None else context.previous_billed
+    already = Step(
+        what="priced before", quantity=format_quantity(-less.quantity_billed), amount=format_quantity(-billed)
+    )
+    return Rated(
+        amount_unrounded=rated.amount_unrounded - billed,
+        unit_amount=rated.unit_amount,
+        tiers=tier_shares((*found.shares, *negative(before.shares))),
+        quantity_billed=rated.quantity_billed - less.quantity_billed,
+        free_used=rated.free_used - less.free_used,
+        discount_used=rated.discount_used - less.discount_used,
+        topped_up=rated.topped_up - less.topped_up,
+        steps=(*rated.steps, already) if context.with_steps else (),
     )
 
 

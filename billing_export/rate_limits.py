@@ -63,11 +63,9 @@ def limited(charge: MeteredCharge, amount: N, context: Context, number: Convert[
 
 
 def _price_of(charge: MeteredCharge, used: Billable[N], priced: Priced[N], quantity: N, number: Convert[N]) -> N:
-    """What the committed units cost: by the model, or evenly where units have no price of their own."""
-    zero = number(ZERO)
-    if isinstance(charge, PercentageCharge) and used.quantity <= 0:
+    """What the committed units cost by the model; of a percentage at its rate, of a dynamic charge on average."""
+    if isinstance(charge, PercentageCharge):
         return quantity * number(charge.rate) * number(Decimal("0.01"))
-    even = used.full is not None or bool(used.changes) or isinstance(charge, PercentageCharge | DynamicCharge)
-    if not even:
-        return price(charge, Billable(quantity, quantity, dimensions=used.dimensions), number).amount
-    return priced.amount * quantity / used.quantity if used.quantity > 0 else zero
+    if isinstance(charge, DynamicCharge):
+        return priced.amount * quantity / used.quantity if used.quantity > 0 else number(ZERO)
+    return price(charge, Billable(quantity, quantity, dimensions=used.dimensions), number).amount
