@@ -1,115 +1,201 @@
-"""Exports frozen lines to a file: the same run gives the same bytes, and a file is there whole or not at all."""
+"""Exports frozen lines to files: the same run gives the same bytes, and a file is there whole or not at all."""
 
 from __future__ import annotations
 
 import enum
-import os
-import re
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from billing_export.line_store import documents
-from billing_export.run import Run, RunState
+from billing_export.export_csv import csv_header, csv_rows
+from billing_export.export_file import whole_file
+from billing_export.export_focus import FocusOptions, check_options, focus_row
+from billing_export.export_focus_files import FocusParquetFile, focus_csv_rows, focus_header
+from billing_export.export_lines import Documents, Record, require_frozen
+from billing_export.export_parquet import ParquetFile, TooManyDigitsError
+from billing_export.money import format_amount
+from billing_export.run import Run
 from schemas.errors import RunError
-from schemas.line_item import LineItem, decode_line_item
+from schemas.quantity import ZERO, add
 
-CSV_COLUMNS: Final = LineItem.__struct_fields__
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes a spreadsheet take a cell for a formula; the last four are the full-width forms of the first four."""
-
-NUMBER_COLUMNS: Final = frozenset(
-    {"revision", "quantity", "unit_amount", "amount_unrounded", "amount", "events_count", "catalog_version"}
-)
-"""Columns that hold numbers of our own making: a leading minus is a sign there."""
-
-_MUST_QUOTE: Final = re.compile(r'[",\r\n]')
+Chunk = tuple[Sequence[str], Sequence[Record]]
+"""Some lines: their canonical documents, and the same as plain JSON values."""
 
 
 class ExportFormat(enum.Enum):
-    """How lines are written: a table with a header, or a JSON document a line."""
+    """How lines are written to a file."""
 
     CSV = "csv"
     JSONL = "jsonl"
+    PARQUET = "parquet"
+    FOCUS = "focus"
+    FOCUS_PARQUET = "focus-parquet"
+
+
+FILE_NAMES: Final = {
+    ExportFormat.CSV: "line_items.csv",
+    ExportFormat.JSONL: "line_items.jsonl",
+    ExportFormat.PARQUET: "line_items.parquet",
+    ExportFormat.FOCUS: "focus.csv",
+    ExportFormat.FOCUS_PARQUET: "focus.parquet",
+}
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What lines of one currency add up to, and of one customer where `customer` is given."""
+
+    currency: str
+    lines_count: int
+    amount: str
+    customer: str | None = None
+
+
+class Totals:
+    """Adds lines up by currency, and by customer on demand."""
+
+    def __init__(self, *, by_customer: bool = False) -> None:
+        self.lines_count = 0
+        self._by_customer = by_customer
+        self._sums: dict[tuple[str, str | None], tuple[int, Decimal]] = {}
+
+    def reset(self) -> None:
+        """Begin again from nothing."""
+        self.lines_count = 0
+        self._sums.clear()
+
+    def count(self, records: Iterable[Mapping[str, str]]) -> None:
+        """Add lines; reads `currency`, `amount` and `customer`."""
+        for record in records:
+            self.lines_count += 1
+            amount = Decimal(record["amount"])
+            self._add(record["currency"], None, amount)
+            if self._by_customer:
+                self._add(record["currency"], record["customer"], amount)
+
+    def count_total(self, total: Total) -> None:
+        """Add what was added up before, such as a customer's total."""
+        self.lines_count += total.lines_count
+        count, amount = self._sums.get((total.currency, None), (0, ZERO))
+        self._sums[total.currency, None] = (count + total.lines_count, add(amount, Decimal(total.amount)))
+
+    def of_all(self) -> tuple[Total, ...]:
+        """A total for each currency, in text order."""
+        return self._listed(lambda customer: customer is None)
+
+    def of_customers(self) -> tuple[Total, ...]:
+        """A total for each customer and currency, in text order; empty unless it was asked for."""
+        return self._listed(lambda customer: customer is not None)
+
+    def _add(self, currency: str, customer: str | None, amount: Decimal) -> None:
+        count, total = self._sums.get((currency, customer), (0, ZERO))
+        self._sums[currency, customer] = (count + 1, add(total, amount))
+
+    def _listed(self, wanted: Callable[[str | None], bool]) -> tuple[Total, ...]:
+        keys = sorted((customer or "", currency) for currency, customer in self._sums if wanted(customer))
+        listed = []
+        for customer, currency in keys:
+            count, amount = self._sums[currency, customer or None]
+            total = Total(currency=currency, lines_count=count, amount=format_amount(amount), customer=customer or None)
+            listed.append(total)
+        return tuple(listed)
 
 
 def export_runs(client: Client, runs: Sequence[Run], export_format: ExportFormat, file: Path) -> int:
-    """Write the lines of frozen runs to `file`, run by run, and return how many there are.
+    """Write the lines of frozen runs to one file, run by run, and return how many there are.
 
-    Written beside it and then renamed, so that a crash leaves the old file or the new one.
     Raises RunError for a run that is not frozen, and when the file cannot be written.
     """
     for run in runs:
-        if run.state is not RunState.CLOSED:
-            raise RunError(
-                f"run {run.id} is not frozen", where="runs", fix=f"Run `metering close --period {run.period}`"
-            )
-    texts = documents(client, runs)
-    lines = csv_lines(texts) if export_format is ExportFormat.CSV else (f"{text}\n" for text in texts)
-    written = write_atomically(file, lines)
-    return written - 1 if export_format is ExportFormat.CSV else written
+        require_frozen(run)
+    totals = Totals()
+    write_files(Several([Documents(client, run) for run in runs]), {export_format: file}, totals=totals)
+    return totals.lines_count
 
 
-def csv_lines(texts: Iterable[str]) -> Iterator[str]:
-    """The CSV (RFC 4180, with line feeds) of some line items' documents, header first."""
-    yield _csv_line(CSV_COLUMNS)
-    for text in texts:
-        item = decode_line_item(text)
-        yield _csv_line([_cell(name, getattr(item, name)) for name in CSV_COLUMNS])
+class Several:
+    """The chunks of some runs, one after the other."""
+
+    def __init__(self, parts: Sequence[Iterable[Chunk]]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for part in self._parts:
+            yield from part
 
 
-def write_atomically(file: Path, lines: Iterable[str]) -> int:
-    """Write UTF-8 lines to `file` by way of a temporary file beside it; returns how many. Raises RunError."""
-    count = 0
+def write_files(
+    chunks: Iterable[Chunk],
+    files: Mapping[ExportFormat, Path],
+    *,
+    totals: Totals,
+    focus: FocusOptions | None = None,
+    on_lines: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write lines to several files in one pass, each whole or not at all, and add them up.
+
+    `chunks` is read again from its beginning when a number turns out to need Parquet's wide decimals.
+    Raises RunError when a file cannot be written, RequestError for FOCUS options that cannot be used.
+    """
+    if focus is None and {ExportFormat.FOCUS, ExportFormat.FOCUS_PARQUET} & set(files):
+        focus = FocusOptions(provider="")
+    if focus is not None:
+        check_options(focus)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="", dir=file.parent, prefix=f".{file.name}.", suffix=".part", delete=False
-        ) as part:
-            try:
-                for line in lines:
-                    part.write(line)
-                    count += 1
-                part.flush()
-                os.fchmod(part.fileno(), 0o644)
-                os.fsync(part.fileno())
-                Path(part.name).replace(file)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-        # The rename itself is durable only once the folder is.
-        folder = os.open(file.parent, os.O_RDONLY)
+        _write(chunks, files, totals=totals, focus=focus, on_lines=on_lines, wide=False)
+    except TooManyDigitsError:
+        totals.reset()
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise RunError(f"cannot be written: {error.strerror}", where=str(file), fix="Choose another --out") from error
-    return count
+            _write(chunks, files, totals=totals, focus=focus, on_lines=lambda _: None, wide=True)
+        except TooManyDigitsError as error:
+            raise RunError(
+                f"a number has more digits than Parquet can hold ({error})", where="--to", fix="Export CSV or JSONL"
+            ) from error
 
 
-def _csv_line(cells: Sequence[str]) -> str:
-    """A row of RFC 4180 that ends with a line feed. Written here, because what `csv` quotes differs between Pythons."""
-    return ",".join(_quoted(cell) if _MUST_QUOTE.search(cell) else cell for cell in cells) + "\n"
+class _Writer(Protocol):
+    def __call__(self, texts: Sequence[str], records: Sequence[Record]) -> None: ...
 
 
-def _quoted(cell: str) -> str:
-    doubled = cell.replace('"', '""')
-    return f'"{doubled}"'
+def _write(
+    chunks: Iterable[Chunk],
+    files: Mapping[ExportFormat, Path],
+    *,
+    totals: Totals,
+    focus: FocusOptions | None,
+    on_lines: Callable[[int], None],
+    wide: bool,
+) -> None:
+    with ExitStack() as opened:
+        parts = {one: opened.enter_context(whole_file(file)) for one, file in files.items()}
+        with ExitStack() as inner:  # closed, and so flushed, before the files take their places
+            writers = [_writer(inner, one, part, focus, wide=wide) for one, part in parts.items()]
+            for texts, records in chunks:
+                for write in writers:
+                    write(texts, records)
+                totals.count(records)
+                on_lines(len(texts))
 
 
-def _cell(name: str, value: object) -> str:
-    """A field as text. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(value, (dict, tuple)):
-        return msgspec.json.encode(value).decode()
-    text = str(value)
-    return f"'{text}" if name not in NUMBER_COLUMNS and text.startswith(FORMULA_STARTS) else text
+def _writer(
+    opened: ExitStack, export_format: ExportFormat, part: Path, focus: FocusOptions | None, *, wide: bool
+) -> _Writer:
+    """What writes chunks of lines to an open file of this format."""
+    if export_format is ExportFormat.PARQUET:
+        return opened.enter_context(ParquetFile(part, wide=wide)).write
+    options = focus or FocusOptions(provider="")
+    if export_format is ExportFormat.FOCUS_PARQUET:
+        rows = opened.enter_context(FocusParquetFile(part, wide=wide))
+        return lambda _, records: rows.write([focus_row(one, options) for one in records])
+    out = opened.enter_context(part.open("w", encoding="utf-8", newline=""))
+    if export_format is ExportFormat.CSV:
+        out.write(csv_header())
+        return lambda _, records: out.writelines(csv_rows(records))
+    if export_format is ExportFormat.FOCUS:
+        out.write(focus_header())
+        return lambda _, records: out.writelines(focus_csv_rows(focus_row(one, options) for one in records))
+    return lambda texts, _: out.writelines(f"{text}\n" for text in texts)
