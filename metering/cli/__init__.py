@@ -1,4 +1,4 @@
-"""The command `metering`: each command is a module of this package with a function of the same name."""
+"""The command `metering`: each command is a module of this package with a function, or a group, of the same name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ COMMANDS: Final = (
     "export",
     "verify",
     "rebuild",
+    "dead-letters",
+    "keys",
     "gateway",
     "worker",
     "migrate",
@@ -39,8 +41,12 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_metering)
     for name in commands:
-        module = importlib.import_module(f"{__name__}.{name}")
-        app.command(name)(getattr(module, name))
+        attribute = name.replace("-", "_")
+        command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 

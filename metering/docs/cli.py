@@ -71,9 +71,16 @@ def commands() -> tuple[str, list[Command]]:
     group = get_command(build_app())
     if not isinstance(group, TyperGroup):
         raise TypeError(f"the command line is a {type(group).__name__}")
-    return _MARKUP.sub("", group.help or ""), [
-        _command(name, one) for name, one in group.commands.items() if isinstance(one, TyperCommand)
-    ]
+    return _MARKUP.sub("", group.help or ""), list(_commands_of(group, ""))
+
+
+def _commands_of(group: TyperGroup, before: str) -> Iterator[Command]:
+    """The commands of a group and of the groups in it, named as they are called: `keys create`."""
+    for name, one in group.commands.items():
+        if isinstance(one, TyperCommand):
+            yield _command(f"{before}{name}", one)
+        elif isinstance(one, TyperGroup):
+            yield from _commands_of(one, f"{before}{name} ")
 
 
 def cli_markdown() -> str:
@@ -82,7 +89,10 @@ def cli_markdown() -> str:
     parts = [
         _HEAD,
         "".join(f"{paragraph}\n\n" for paragraph in _paragraphs(about)),
-        table(("command", "what it does"), [(f"[`{one.name}`](#{one.name})", one.about[0]) for one in listed]),
+        table(
+            ("command", "what it does"),
+            [(f"[`{one.name}`](#{one.name.replace(' ', '-')})", one.about[0]) for one in listed],
+        ),
         *(_section(one) for one in listed),
         "\n",
         _EXITS,

@@ -71,7 +71,11 @@ def test_a_variable_named_anywhere_is_a_setting() -> None:
         assert set(re.findall(r"METERING_[A-Z_]+[A-Z]", text)) <= known, file
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_group_is_described() -> None:
+    assert {name.split()[0] for name in described()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [one.name for one in commands()[1]])
 def test_a_command_has_help_with_an_example_of_itself(name: str) -> None:
     command = described()[name]
 
@@ -96,7 +100,7 @@ CALL = r"(METERING_\w+=\S+ )*metering [a-z]"
 
 def assert_can_be_called(line: str) -> None:
     words = [word for word in shlex.split(line, comments=True) if not word.startswith("METERING_")]
-    command = described()[words[1]]
+    command = described()[" ".join(words[1:3]) if " ".join(words[1:3]) in described() else words[1]]
     options = {flag.rstrip(",") for one in command.options for flag in one.written.strip("`").split()}
     used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
     assert used <= options | {"--help"}, line
