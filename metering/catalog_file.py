@@ -1,37 +1,37 @@
-"""Reads a catalog file: YAML text in, a Catalog out, or every mistake with its line.
-
-Scalars are kept as the text that stands in the file: 1.10 stays 1.10, NO stays NO, and no float ever exists.
-"""
+"""Reads a catalog file: YAML or JSON in, a Catalog out, or every mistake with its line."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from babel.numbers import list_currencies
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from metering.node_reader import NodeReader
+from metering.catalog_lines import lines_of
+from metering.catalog_reader import CatalogReader
+from metering.catalog_text import Plain, Repeated, plain_of
 from schemas.catalog import Catalog, Customer
-from schemas.catalog_check import KEY_OF, Part, catalog_problems
+from schemas.catalog_check import KEY_OF, catalog_problems
+from schemas.catalog_parts import Part
 from schemas.errors import CatalogError
 from schemas.plan import Plan
 from schemas.problem import Path, Problem, path_text
+from schemas.subscription import CreditGrant, Subscription
 
-FILE_BYTES_MAX: Final = 64 * 1024 * 1024
+FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+PROBLEMS_MAX: Final = 1_000
+"""How many mistakes are written out; the rest is counted."""
 
 
 class CatalogText(msgspec.Struct, frozen=True, kw_only=True):
-    """A catalog and the text it was read from. `located` writes a problem with the file, its line and its path."""
+    """A checked catalog and the text it was read from. `located` writes problems with the file, line and path."""
 
     catalog: Catalog
-    located: Callable[[Problem], str]
+    located: Callable[[Sequence[Problem]], list[str]]
 
 
 def read_catalog(file: FilePath) -> Catalog:
@@ -53,87 +53,82 @@ def read_catalog_text(file: FilePath) -> CatalogText:
 
 
 def parse_catalog(text: str, *, where: str = "catalog") -> Catalog:
-    """The catalog that a YAML (or JSON) text says. Raises CatalogError as `read_catalog` does."""
+    """The catalog that a YAML or JSON text says. Raises CatalogError as `read_catalog` does."""
     return parse_catalog_text(text, where=where).catalog
 
 
 def parse_catalog_text(text: str, *, where: str) -> CatalogText:
     """As `parse_catalog`, with the means to find a line in the text; `where` is how the text is called."""
-    root = _compose(text, where)
-    reader = NodeReader()
+    root = plain_of(text, where)
+    if root is None:
+        raise CatalogError([f"{where}:1: empty, expected meters, customers, plans and subscriptions"], where=where)
+    reader = CatalogReader()
     catalog: Catalog = reader.read(root, Catalog, ())
     problems = [
         *reader.problems,
-        *catalog_problems(reader.parts, _names(root), reader.references),
+        *catalog_problems(reader.parts, _names(root), reader.references, _broken_plans(root, reader.parts)),
         *_currency_problems(reader.parts),
     ]
 
-    def located(problem: Problem) -> str:
-        return f"{where}:{_line(root, problem.path)}: {path_text(problem.path) or 'catalog'}: {problem.what}"
+    def located(some: Sequence[Problem]) -> list[str]:
+        return _located(text, where, some)
 
     if problems:
-        by_line = sorted(problems, key=lambda one: _line(root, one.path))
-        raise CatalogError([located(one) for one in by_line], where=where)
+        raise CatalogError(located(problems), where=where)
     return CatalogText(catalog=catalog, located=located)
 
 
-def _compose(text: str, where: str) -> Node:
-    try:
-        root: Node | None = YAML(typ="safe", pure=True).compose(io.StringIO(text))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = 1 if mark is None else mark.line + 1
-        what = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise CatalogError([f"{where}:{line}: {what}, expected YAML"], where=where) from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CatalogError([f"{where}:1: {first}, expected YAML"], where=where) from error
-    if root is None:
-        raise CatalogError([f"{where}:1: empty, expected meters, customers, plans and subscriptions"], where=where)
-    return root
+def _located(text: str, where: str, problems: Sequence[Problem]) -> list[str]:
+    """Each problem with its line, in the order of the file."""
+    lines = lines_of(text, (one.path for one in problems))
+    by_line = sorted(problems, key=lambda one: lines[one.path])
+    written = [
+        f"{where}:{lines[one.path]}: {path_text(one.path) or 'catalog'}: {one.what}" for one in by_line[:PROBLEMS_MAX]
+    ]
+    if len(problems) > PROBLEMS_MAX:
+        written.append(f"{where}: and {len(problems) - PROBLEMS_MAX:,} more problems")
+    return written
 
 
-def _currency_problems(parts: list[Part]) -> list[Problem]:
+def _currency_problems(parts: Sequence[Part]) -> list[Problem]:
     """Currencies that do not exist. Their shape alone is known to `schemas`; the list is babel's."""
     known = list_currencies()
     return [
-        Problem(
-            path=(*path, "currency"),
-            what=f"found {part.currency!r}, expected a currency of ISO 4217 such as USD",
-        )
-        for path, part in parts
-        if isinstance(part, (Plan, Customer)) and part.currency not in known
+        Problem(path=path, what=f"found {currency!r}, expected a currency of ISO 4217 such as USD")
+        for place, part in parts
+        if isinstance(part, (Plan, Customer, Subscription, CreditGrant))
+        for path, currency in _currencies(place, part)
+        if currency not in known
     ]
 
 
-def _names(root: Node) -> dict[str, AbstractSet[str]]:
+def _currencies(path: Path, part: Plan | Customer | Subscription | CreditGrant) -> Iterator[tuple[Path, str]]:
+    if part.currency is not None:
+        yield (*path, "currency"), part.currency
+    if isinstance(part, Plan):
+        yield from (((*path, "prices", currency), currency) for currency in part.prices)
+
+
+def _names(root: Plain) -> dict[str, AbstractSet[str]]:
     """The names the document gives in each section, also those of entries that cannot be read."""
-    found: dict[str, set[str]] = {section: set() for section in KEY_OF}
-    for section, entry_key in KEY_OF.items():
-        entries = _child(root, section)
-        for entry in entries.value if isinstance(entries, SequenceNode) else []:
-            name = _child(entry, entry_key)
-            if isinstance(name, ScalarNode):
-                found[section].add(str(name.value))
-    return dict(found)
+    return {section: set(_named(root, section)) for section in KEY_OF}
 
 
-def _child(node: Any, step: str | int) -> Node | None:
-    if isinstance(node, MappingNode):
-        return next((value for key, value in node.value if key.value == step), None)
-    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
-        child: Node = node.value[step]
-        return child
-    return None
+def _broken_plans(root: Plain, parts: Sequence[Part]) -> AbstractSet[str]:
+    """The plans of which a version could not be read."""
+    built = Counter(part.id for _, part in parts if isinstance(part, Plan))
+    return {name for name, count in Counter(_named(root, "plans")).items() if count > built[name]}
 
 
-def _line(root: Node, path: Path) -> int:
-    """The line of the deepest node on the path that is there: a missing key is reported where its record begins."""
-    node = root
-    for step in path:
-        child = _child(node, step)
-        if child is None:
-            break
-        node = child
-    line: int = node.start_mark.line
-    return line + 1
+def _named(root: Plain, section: str) -> Iterator[str]:
+    entries = _mapping(root).get(section)
+    for entry in entries if isinstance(entries, list) else ():
+        name = _mapping(entry).get(KEY_OF[section])
+        if isinstance(name, str):
+            yield name
+
+
+def _mapping(value: Plain) -> dict[str, Plain]:
+    if isinstance(value, Repeated):
+        return value.first
+    return value if isinstance(value, dict) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -80,30 +80,38 @@ def history(client: Client) -> list[CatalogVersion]:
 
 
 def plan_apply(
-    before: AppliedCatalog | None, catalog: Catalog, *, located: Callable[[Problem], str] | None = None
+    before: AppliedCatalog | None,
+    catalog: Catalog,
+    *,
+    located: Callable[[Sequence[Problem]], list[str]] | None = None,
+    is_checked: bool = False,
 ) -> AppliedCatalog:
     """What applying `catalog` after `before` would give. Pure; the same version as before when nothing changes.
 
-    `located` writes a problem with the line of the file it came from.
+    `located` writes problems with the lines of the file they came from. `is_checked` says that the catalog was found
+    right in itself, as one that was read from a file is.
     Raises CatalogError for a catalog that is wrong in itself or that contradicts what was applied before.
     """
-    check_catalog(catalog)
+    if not is_checked:
+        check_catalog(catalog)
     version = 1 if before is None else before.version + 1
     versions, problems = next_meter_versions(() if before is None else before.meter_versions, catalog.meters, version)
     if problems:
-        raise CatalogError([located(one) if located else f"{path_text(one.path)}: {one.what}" for one in problems])
+        raise CatalogError(located(problems) if located else [f"{path_text(one.path)}: {one.what}" for one in problems])
     after = applied(version, catalog, versions)
     return before if before is not None and before.digest == after.digest else after
 
 
-def apply(client: Client, catalog: Catalog, *, clock: Clock, applied_by: str) -> AppliedCatalog:
+def apply(
+    client: Client, catalog: Catalog, *, clock: Clock, applied_by: str, is_checked: bool = False
+) -> AppliedCatalog:
     """Append `catalog` as the next version and return it; an unchanged catalog returns the present version.
 
     Of two applies at the same moment one wins; the other raises RequestError unless it said the same.
     Raises CatalogError as `plan_apply` does.
     """
     before = latest(client)
-    after = plan_apply(before, catalog)
+    after = plan_apply(before, catalog, is_checked=is_checked)
     if before is None or after.version != before.version:
         after = _claim(client, after, clock=clock, applied_by=applied_by)
     # Also when nothing changed: an apply that died after its claim is finished by the next one.

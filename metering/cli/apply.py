@@ -51,10 +51,10 @@ def apply(
     read = read_catalog_text(file)
     with database_client(load_settings()) as client:
         before = catalog_store.latest(client)
-        after = catalog_store.plan_apply(before, read.catalog, located=read.located)
+        after = catalog_store.plan_apply(before, read.catalog, located=read.located, is_checked=True)
         changed = before is None or before.version != after.version
         if not dry_run:
-            after = catalog_store.apply(client, read.catalog, clock=SystemClock(), applied_by=whoami())
+            after = catalog_store.apply(client, read.catalog, clock=SystemClock(), applied_by=whoami(), is_checked=True)
         done = Applied(
             version=after.version,
             digest=after.digest,

@@ -59,8 +59,8 @@ def test_all_mistakes_of_all_sections_are_named_in_the_order_of_the_file() -> No
 
     assert mistakes(text) == [
         (
-            "c.yaml:1: metres: unknown key, expected one of event_types, meters, customers, plans, subscriptions; "
-            "did you mean 'meters'?"
+            "c.yaml:1: metres: unknown key, expected one of event_types, meters, customers, plans, subscriptions, "
+            "migrations; did you mean 'meters'?"
         ),
         (
             "c.yaml:3: meters[0].aggregation: found 'summ', expected one of count, sum, min, max, avg, latest, "
@@ -173,15 +173,17 @@ def test_tiers_may_be_written_as_whole_numbers_that_follow_each_other() -> None:
     )
 
 
-GRADUATD = "model: found 'graduatd', expected one of flat, per_unit, graduated; did you mean 'graduated'?"
+MODELS = "flat, per_unit, graduated, volume, package, percentage, graduated_percentage, dynamic, matrix"
 
 
 @pytest.mark.parametrize(
     ("charge", "mistake"),
     [
-        ("{id: g, model: volume}", "model: found 'volume', expected one of flat, per_unit, graduated"),
-        ("{id: g, model: graduatd}", GRADUATD),
-        ("{id: g}", "model: missing, expected one of flat, per_unit, graduated"),
+        ("{id: g, model: tiered}", f"model: found 'tiered', expected one of {MODELS}"),
+        ("{id: g, model: graduatd}", f"model: found 'graduatd', expected one of {MODELS}; did you mean 'graduated'?"),
+        ("{id: g, model: [flat]}", f"model: found a list, expected one of {MODELS}"),
+        ("{id: g}", f"model: missing, expected one of {MODELS}"),
+        ("flat", "found 'flat', expected a mapping with model and id"),
         (
             "{id: g, model: per_unit, meter: flights, unit_amount: 1, group_by: [orign]}",
             "group_by[0]: found 'orign', expected a dimension of meter 'flights' (origin); did you mean 'origin'?",
@@ -195,7 +197,9 @@ GRADUATD = "model: found 'graduatd', expected one of flat, per_unit, graduated; 
     ],
 )  # fmt: skip
 def test_a_charge_that_cannot_be_priced_is_refused(charge: str, mistake: str) -> None:
-    assert charge_mistakes(charge) == [f"c.yaml:8: plans[0].charges[0].{mistake}"]
+    at = "plans[0].charges[0]" + (":" if mistake.startswith("found") else ".")
+
+    assert charge_mistakes(charge) == [f"c.yaml:8: {at}{' ' if at.endswith(':') else ''}{mistake}"]
 
 
 def test_a_broken_entry_is_reported_once_and_not_again_where_it_is_referred_to() -> None:
@@ -258,7 +262,10 @@ def test_a_plan_in_another_currency_than_the_customers_is_refused() -> None:
     """
 
     assert mistakes(text) == [
-        "c.yaml:3: subscriptions[0].plan: plan 'p' is in USD, expected EUR, the currency of customer 'UA'"
+        (
+            "c.yaml:3: subscriptions[0].plan: plan 'p' version 1 has prices in USD, expected EUR, the currency of customer "
+            "'UA'"
+        )
     ]
 
 
@@ -268,20 +275,23 @@ def test_a_plan_in_another_currency_than_the_customers_is_refused() -> None:
         ("", "1: empty, expected meters, customers, plans and subscriptions"),
         (
             "- a",
-            "1: catalog: found a list, expected a mapping with event_types, meters, customers, plans, subscriptions",
+            (
+                "1: catalog: found a list, expected a mapping with event_types, meters, customers, plans, subscriptions, "
+                "migrations"
+            ),
         ),
         (
             "meters:\n\t- a",
-            "2: while scanning for the next token found character '\\t' that cannot start any token, expected YAML",
+            "2: while scanning for the next token found character that cannot start any token, expected YAML",
         ),
         (
             "meters: []\n---\nmeters: []",
-            "2: expected a single document in the stream but found another document, expected YAML",
+            "2: found a second document, expected one",
         ),
         ("meters:", "1: meters: empty, expected a list"),
         (
             "plans: [!secret x]",
-            "1: plans[0]: found 'x' tagged !secret, expected a mapping with id, name, currency, charges",
+            "1: plans[0]: found 'x' tagged !secret, expected a mapping with id, charges",
         ),
     ],
 )
