@@ -1,60 +1,154 @@
-"""Makes a run's lines: reads quantities for some subscriptions at a time, so that memory has a bound."""
+"""Makes a run's lines, some customers at a time, so that memory has a bound.
+
+Lines are a pure function of the run's claim, its catalog, the events up to its cut, and the frozen lines of earlier
+runs: the same run gives the same lines whenever and wherever they are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import cached_property
 
-from billing_export.lines import Reading, Service, Used, line_items, reading_of
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from billing_export import earlier_lines, runs
+from billing_export.adjust import adjustments
+from billing_export.advance import Advance, AdvanceCharges
+from billing_export.bill import TermWork, bill_of, term_work
+from billing_export.catalogs import Catalogs
+from billing_export.readings import (
+    CUSTOMERS_AT_A_TIME,
+    Answers,
+    Reading,
+    UsageReader,
+    Used,
+    by_customers,
+    read_answers,
+)
+from billing_export.rerate import Rerate, Rerating
 from billing_export.run import Run
-from schemas.catalog import AppliedCatalog
+from billing_export.scope import Term, terms_of
+from billing_export.settle import settled
 from schemas.line_item import LineItem
-from schemas.usage_query import By, UsageQuery, UsageRow, Window
-
-SERVICES_AT_A_TIME: Final = 1_000
-
-UsageReader: TypeAlias = Callable[[AppliedCatalog, UsageQuery], Sequence[UsageRow]]
-"""Answers a usage question with a catalog version: a row for each customer and dimension value with usage."""
+from schemas.period import period_of
 
 
-def assemble(
-    run: Run, catalog: AppliedCatalog, subscribed: Sequence[Service], read_usage: UsageReader
-) -> Iterator[list[LineItem]]:
-    """The run's lines in their order, some subscriptions at a time. The same run and catalog give the same lines."""
-    for first in range(0, len(subscribed), SERVICES_AT_A_TIME):
-        part = subscribed[first : first + SERVICES_AT_A_TIME]
-        used = _read(run, catalog, part, read_usage)
-        yield [line for one in part for line in line_items(run, catalog, one, used.get(one.customer.id, {}))]
+class CustomerWork(msgspec.Struct, frozen=True, kw_only=True):
+    """All that goes into the bill of one customer."""
+
+    customer: str
+    works: tuple[TermWork, ...]
+    advance: Advance
+    rerates: tuple[Rerate, ...]
+
+    def questions(self) -> Iterator[tuple[str, Reading]]:
+        """(customer, reading) of everything that must be read."""
+        for work in (*self.works, *(work for one in self.rerates for work in one.works)):
+            for priceable in work.priceables:
+                for reading in priceable.readings:
+                    yield self.customer, reading
 
 
-def _read(
-    run: Run, catalog: AppliedCatalog, part: Sequence[Service], read_usage: UsageReader
-) -> dict[str, dict[Reading, list[Used]]]:
-    """Quantities by customer. Customers whose periods share their instants are asked about in one query a meter."""
-    asked: dict[Reading, dict[str, None]] = {}
-    for one in part:
-        for charge in one.plan.charges:
-            reading = reading_of(one, charge)
-            if reading is not None:
-                asked.setdefault(reading, {})[one.customer.id] = None
-    found: dict[str, dict[Reading, list[Used]]] = {}
+class Assembly:
+    """A run and everything its lines depend on, besides usage. It gives parts, and lines for what was read."""
+
+    def __init__(self, client: Client, run: Run, catalogs: Catalogs) -> None:
+        self._client = client
+        self.run = run
+        self.catalogs = catalogs
+        self._catalog = catalogs.load(run.catalog_version)
+        self._log = [one for one in runs.listed(client) if one.sequence < run.sequence]
+        of_period = [one for one in self._log if one.period == run.period]
+        self._terms: dict[str, list[Term]] = {}
+        for term in terms_of(run, of_period, catalogs.load):
+            self._terms.setdefault(term.customer.id, []).append(term)
+        self.customers = sorted(self._terms) if not run.customers else sorted({*self._terms, *run.customers})
+
+    @cached_property
+    def _last(self) -> dict[str, earlier_lines.LastBill]:
+        wanted = set(self.customers)
+        found = earlier_lines.last_bills(self._client, self.run.sequence) if self._log else {}
+        return {customer: last for customer, last in found.items() if customer in wanted}
+
+    @cached_property
+    def _rerating(self) -> Rerating:
+        return Rerating(self._client, self.run, self._log, self.catalogs, self._last)
+
+    @cached_property
+    def _advance(self) -> AdvanceCharges:
+        return AdvanceCharges(self._client, self.run, self._log, self.catalogs, self._last)
+
+    @cached_property
+    def _outstanding(self) -> dict[tuple[str, str], Decimal]:
+        return earlier_lines.outstanding(self._client, self.run.sequence) if self._log else {}
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str], Decimal]:
+        return earlier_lines.drawn(self._client, self.run.sequence) if self._log else {}
+
+    def parts(self) -> Iterator[list[CustomerWork]]:
+        """The customers in their order, some at a time, with the questions that their bills ask."""
+        for first in range(0, len(self.customers), CUSTOMERS_AT_A_TIME):
+            names = self.customers[first : first + CUSTOMERS_AT_A_TIME]
+            works = {
+                name: tuple([term_work(self._catalog, term) for term in self._terms.get(name, ())]) for name in names
+            }
+            advance = self._advance.of(works)
+            rerates = self._rerating.of(names)
+            yield [
+                CustomerWork(customer=name, works=works[name], advance=advance[name], rerates=rerates.get(name, ()))
+                for name in names
+            ]
+
+    def lines(self, part: Sequence[CustomerWork], answers: Answers) -> list[LineItem]:
+        """The lines of some customers, in their order."""
+        return [line for work in part for line in self._bill(work, answers)]
+
+    def _bill(self, work: CustomerWork, answers: Answers) -> list[LineItem]:
+        customer = self._catalog.customers.get(work.customer)
+        if customer is None:
+            return []
+        corrections: dict[str, list[LineItem]] = {}
+        for line in [
+            *(line for one in work.rerates for line in self._rerating.corrected(one, answers)),
+            *(
+                line
+                for one in work.advance.changes
+                for line in adjustments(self.run, one.after, one.before, one.reason_of)
+            ),
+        ]:
+            corrections.setdefault(line.subscription, []).append(line)
+        period = period_of(self.run.period, customer.timezone)
+        bill = bill_of(self.run, self._catalog, work.works, work.advance.first, answers, period=period)
+        found: list[LineItem] = []
+        for subscription in sorted({*corrections, *bill.by_subscription}):
+            found += sorted(corrections.get(subscription, ()), key=lambda line: line.period_start)
+            for ordered in bill.by_subscription.get(subscription, ()):
+                found.append(ordered.line.item)
+                found += [one.item for one in ordered.discounts]
+        found += [one.item for one in bill.of_invoice]
+        return found + settled(self.run, customer, found, self._outstanding, self._drawn)
+
+
+def assemble(assembly: Assembly, read_usage: UsageReader) -> Iterator[tuple[int, list[LineItem]]]:
+    """(customers done so far, lines of some of them) in the run's order."""
+    done = 0
+    for part in assembly.parts():
+        questions = (question for work in part for question in work.questions())
+        answers = answer_all(assembly, by_customers(questions), read_usage)
+        done += len(part)
+        yield done, assembly.lines(part, answers)
+
+
+def answer_all(
+    assembly: Assembly, asked: dict[Reading, list[str]], read_usage: UsageReader
+) -> dict[tuple[str, Reading], list[Used]]:
+    """The answers to some questions, each asked once for all its customers."""
+    found: dict[tuple[str, Reading], list[Used]] = {}
     for reading, customers in asked.items():
-        query = UsageQuery(
-            meter=reading.meter,
-            start=reading.start,
-            end=reading.end,
-            window=Window.TOTAL,
-            by=By.CUSTOMER,
-            customers=tuple(customers),
-            group_by=reading.group_by,
-            cut=run.cut,
-        )
-        for row in read_usage(catalog, query):
-            used = Used(
-                dimensions=row.dimensions,
-                quantity=row.quantity,
-                events_count=row.events_count,
-                digest=row.digest,
-            )
-            found.setdefault(row.who, {}).setdefault(reading, []).append(used)
+        catalog = assembly.catalogs.load(reading.catalog_version)
+        for customer, used in read_answers(read_usage, catalog, reading, customers, assembly.run.cut):
+            found.setdefault((customer, reading), []).append(used)
     return found

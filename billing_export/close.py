@@ -1,32 +1,31 @@
-"""Closing a period: claim the run, make its lines, freeze it.
+"""Closing a period: finish what others began, claim the run, make its lines, freeze it.
 
 Safe to kill at any point and to run twice at once: the claim fixes the cut and the catalog, lines are a pure function
-of both and replace themselves, and the frozen state is written last.
+of both and of earlier frozen runs, they replace themselves, and the frozen state is written last.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
 from billing_export import runs
-from billing_export.assemble import UsageReader, assemble
-from billing_export.cut import ledger_cut
+from billing_export.assemble import Assembly, assemble
+from billing_export.catalogs import Catalogs
 from billing_export.line_store import count_lines, write_lines
-from billing_export.lines import Service, services
-from billing_export.run import Run, RunState, run_id
-from metering import catalog_store
+from billing_export.prepare import due, prepare
+from billing_export.readings import UsageReader
+from billing_export.run import Run, RunKind, RunState
 from metering.clock import Clock
-from schemas.errors import InvariantViolationError, PeriodNotOverError, RunError
-from schemas.line_item import LineItem, encode_line_item
+from schemas.errors import InvariantViolationError, RunError
+from schemas.line_item import LineItem
 
 STEPS: Final = ("claimed", "lines_read", "lines_written", "freezing", "frozen")
-"""What `on_step` hears, in this order; `lines_read` and `lines_written` once for each part of the subscriptions."""
+"""What `on_step` hears, in this order; `lines_read` and `lines_written` once for each part of the customers."""
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +33,144 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
 
     run: Run
     changed: bool
+
+
+class Closer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who closes, with what. `on_step` hears each step, `on_progress` the customers done and all there are."""
+
+    client: Client
+    read_usage: UsageReader
+    clock: Clock
+    grace_s: int
+    closed_by: str
+    code_version: str
+    on_step: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[int, int], None] = lambda _, __: None
+
+    def close(
+        self, label: str, *, customers: Collection[str] = (), kind: RunKind = RunKind.BILL, force: bool = False
+    ) -> Closed:
+        """Bill the period `label` for some customers, or for all that were not billed yet, and freeze the run.
+
+        Runs that somebody began and did not finish are finished first, with their own cuts and catalogs.
+        Raises PeriodNotOverError unless the period and the grace time are over for everybody to bill or `force` is
+        given; RunError when there is no catalog or nobody to bill; InvariantViolationError when lines come out in two
+        ways; RequestError for a label or a customer that is none.
+        """
+        finished: Run | None = None
+        while True:
+            log = runs.listed(self.client)
+            begun = next((one for one in log if not one.is_frozen), None)
+            if begun is not None:
+                done = self.finish(begun)
+                finished = done if done.period == label else finished
+                continue
+            wanted = self._prepared(log, label, customers=customers, kind=kind, force=force)
+            if wanted is None:
+                held = finished or runs.closed(self.client, label)
+                return Closed(run=held, changed=finished is not None)
+            held = runs.claim(self.client, wanted)
+            if _is_claim_of(held, wanted):
+                return Closed(run=self.finish(held), changed=True)
+
+    def close_due(self, *, customers: Collection[str] = ()) -> list[Closed]:
+        """Close every period that can be closed, in the order in which they ended, and then what no bill will carry.
+
+        Corrections of customers who will not be billed again get runs of adjustments only.
+        """
+        done = [Closed(run=self.finish(begun), changed=True) for begun in runs.unfinished(self.client)]
+        for kind in (RunKind.BILL, RunKind.ADJUSTMENTS):
+            labels = due(self.client, kind, now=self.clock.now(), grace_s=self.grace_s, customers=customers)
+            done += [self.close(label, customers=customers, kind=kind) for label in labels]
+        return [one for one in done if one.changed]
+
+    def prepared(
+        self, label: str, *, customers: Collection[str] = (), kind: RunKind = RunKind.BILL, force: bool = False
+    ) -> Run | None:
+        """The run that would be claimed now; None when there is nothing left to bill. Writes nothing, raises as close.
+
+        Raises RunError as long as any run is unfinished: the next one depends on its lines.
+        """
+        log = runs.listed(self.client)
+        for begun in log:
+            if not begun.is_frozen:
+                raise RunError(
+                    f"run {begun.id} was begun and is not frozen",
+                    where="runs",
+                    fix=f"Finish it with `metering close --period {begun.period}`",
+                )
+        return self._prepared(log, label, customers=customers, kind=kind, force=force)
+
+    def _prepared(
+        self, log: Sequence[Run], label: str, *, customers: Collection[str], kind: RunKind, force: bool
+    ) -> Run | None:
+        return prepare(
+            self.client,
+            log,
+            label,
+            kind=kind,
+            customers=tuple(sorted(set(customers))),
+            now=self.clock.now(),
+            grace_s=self.grace_s,
+            closed_by=self.closed_by,
+            code_version=self.code_version,
+            force=force,
+            read_usage=self.read_usage,
+        )
+
+    def preview(
+        self, label: str, *, customers: Collection[str] = (), kind: RunKind = RunKind.BILL, force: bool = False
+    ) -> list[LineItem]:
+        """The lines a close would freeze now, those of a run that was begun first. Writes nothing; raises as `close`.
+
+        Raises RunError as long as a run of another period is unfinished.
+        """
+        for begun in runs.of_period(self.client, label):
+            if not begun.is_frozen:
+                return self._lines(begun)
+        wanted = self.prepared(label, customers=customers, kind=kind, force=force)
+        return [] if wanted is None else self._lines(wanted)
+
+    def finish(self, run: Run) -> Run:
+        """Make the lines of a claimed run and freeze it; nothing for one that is frozen."""
+        self.on_step("claimed")
+        if run.is_frozen:
+            return run
+        assembly = Assembly(self.client, run, Catalogs(self.client))
+        digest = hashlib.sha256()
+        count = 0
+        for done, lines in assemble(assembly, self.read_usage):
+            self.on_step("lines_read")
+            for document in write_lines(self.client, run, lines, count):
+                digest.update(document)
+                digest.update(b"\n")
+            count += len(lines)
+            self.on_step("lines_written")
+            self.on_progress(done, len(assembly.customers))
+        stored = count_lines(self.client, run)
+        if stored != count:
+            raise InvariantViolationError(
+                f"run {run.id} has {count} lines but {stored} are stored",
+                where="line_items",
+                fix="Lines of another version of the code stand there: compare their documents before closing again",
+            )
+        self.on_step("freezing")
+        frozen = msgspec.structs.replace(
+            run, state=RunState.CLOSED, at=self.clock.now(), lines_count=count, lines_digest=digest.hexdigest()
+        )
+        held = runs.freeze(self.client, frozen)
+        self.on_step("frozen")
+        return held
+
+    def _lines(self, run: Run) -> list[LineItem]:
+        return list(recomputed(self.client, run, self.read_usage))
+
+
+def recomputed(client: Client, run: Run, read_usage: UsageReader) -> Iterator[LineItem]:
+    """The lines of a run made anew, whatever was billed, logged and applied since: the same bytes as those frozen."""
+    assembly = Assembly(client, run, Catalogs(client))
+    for _, lines in assemble(assembly, read_usage):
+        yield from lines
 
 
 def close_period(
@@ -45,100 +182,29 @@ def close_period(
     grace_s: int,
     closed_by: str,
     code_version: str,
+    customers: Collection[str] = (),
+    kind: RunKind = RunKind.BILL,
     force: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Closed:
-    """Bill the month `label` and freeze it; a run that another closer began is finished with its cut and catalog.
-
-    Raises PeriodNotOverError unless the period and `grace_s` are over everywhere or `force` is given; RunError when
-    there is no catalog or nobody has a subscription; InvariantViolationError when lines come out in two ways.
-    """
-    run = runs.find(client, label)
-    if run is not None and run.state is RunState.CLOSED:
-        return Closed(run=run, changed=False)
-    if run is None:
-        run = runs.claim(
-            client,
-            prepare(
-                client, label, clock=clock, grace_s=grace_s, closed_by=closed_by, code_version=code_version, force=force
-            ),
-        )
-    on_step("claimed")
-    if run.state is RunState.CLOSED:
-        return Closed(run=run, changed=False)
-    catalog = catalog_store.load(client, run.catalog_version)
-    digest = hashlib.sha256()
-    count = 0
-    for lines in assemble(run, catalog, services(catalog, label), read_usage):
-        on_step("lines_read")
-        write_lines(client, lines, count)
-        count += len(lines)
-        for line in lines:
-            digest.update(encode_line_item(line) + b"\n")
-        on_step("lines_written")
-    stored = count_lines(client, run)
-    if stored != count:
-        raise InvariantViolationError(
-            f"run {run.id} has {count} lines but {stored} are stored",
-            where="line_items",
-            fix="Lines of another version of the code stand there: compare their documents before closing again",
-        )
-    on_step("freezing")
-    frozen = msgspec.structs.replace(
-        run, state=RunState.CLOSED, at=clock.now(), lines_count=count, lines_digest=digest.hexdigest()
-    )
-    held = runs.freeze(client, frozen)
-    on_step("frozen")
-    return Closed(run=held, changed=True)
-
-
-def preview_lines(
-    client: Client, label: str, *, read_usage: UsageReader, clock: Clock, grace_s: int, force: bool = False
-) -> list[LineItem]:
-    """The lines a close would freeze at this moment, without writing anything. Raises as `close_period` does."""
-    run = runs.find(client, label)
-    if run is None:
-        run = prepare(client, label, clock=clock, grace_s=grace_s, closed_by="", code_version="", force=force)
-    catalog = catalog_store.load(client, run.catalog_version)
-    return [line for part in assemble(run, catalog, services(catalog, label), read_usage) for line in part]
-
-
-def prepare(
-    client: Client, label: str, *, clock: Clock, grace_s: int, closed_by: str, code_version: str, force: bool
-) -> Run:
-    """The run that would be claimed now. Writes nothing; raises as `close_period` does."""
-    catalog = catalog_store.latest(client)
-    if catalog is None:
-        raise RunError("no catalog was applied", where=f"period {label}", fix="Run `metering apply FILE` first")
-    subscribed = services(catalog, label)
-    if not subscribed:
-        raise RunError(
-            f"no subscription has any time in {label}",
-            where=f"catalog version {catalog.version}",
-            fix="Look at start and end of the subscriptions",
-        )
-    now = clock.now()
-    over_at = _over_at(subscribed, grace_s)
-    if now < over_at and not force:
-        raise PeriodNotOverError(
-            f"the period and its grace time of {grace_s} s are over at {over_at:%Y-%m-%d %H:%M:%S} UTC, it is "
-            f"{now:%Y-%m-%d %H:%M:%S} UTC",
-            where=f"period {label}",
-            fix="Wait, or close with --force, which is recorded",
-        )
-    return Run(
-        id=run_id(label),
-        period=label,
-        state=RunState.CLOSING,
-        at=now,
-        cut=ledger_cut(client),
-        catalog_version=catalog.version,
-        forced=now < over_at,
-        claimed_by=closed_by,
+    """Bill the period `label` and freeze it, as `Closer.close` does."""
+    closer = Closer(
+        client=client,
+        read_usage=read_usage,
+        clock=clock,
+        grace_s=grace_s,
+        closed_by=closed_by,
         code_version=code_version,
+        on_step=on_step,
     )
+    return closer.close(label, customers=customers, kind=kind, force=force)
 
 
-def _over_at(subscribed: Sequence[Service], grace_s: int) -> datetime:
-    """When the grace time is over for the customer whose period ends last."""
-    return max(one.period.end for one in subscribed) + timedelta(seconds=grace_s)
+def _is_claim_of(held: Run, wanted: Run) -> bool:
+    """Whether the run that holds the place is the one we wanted, perhaps further along already."""
+    return (
+        msgspec.structs.replace(
+            held, state=wanted.state, at=wanted.at, lines_count=wanted.lines_count, lines_digest=wanted.lines_digest
+        )
+        == wanted
+    )

@@ -1,122 +1,122 @@
-"""What a period's lines are: pure functions of the catalog, the run and the quantities that were read."""
+"""Line items as they are made, with their exact amounts beside them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from billing_export.money import format_amount, round_amount
-from billing_export.rate import rate
+from billing_export.rate_records import Rated
 from billing_export.run import Run
-from schemas.catalog import AppliedCatalog, Customer
-from schemas.charges import Charge, FlatCharge
-from schemas.line_item import LineItem, LineKind, line_item_id
-from schemas.period import Period, month, start_of_day
-from schemas.plan import Plan
-from schemas.quantity import ZERO, format_quantity
-from schemas.subscription import Subscription
+from schemas.catalog import Customer
+from schemas.charges import Charge
+from schemas.line_item import LineItem, LineKind, TierShare, line_item_id
+from schemas.meter import Meter
+from schemas.period import Period
+from schemas.plan import MoneyRounding, Plan
+from schemas.quantity import format_quantity
 from schemas.zone import zone_of
 
+NO_DIGEST: Final = "0" * 32
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription in a period: what is charged to whom, for [start, end), the part of the period it covers."""
+
+class Made(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A line and its numbers: `exact` is amount_unrounded, `amount` the rounded one, `charge` what it is priced by."""
+
+    item: LineItem
+    exact: Decimal
+    amount: Decimal
+    quantity: Decimal
+    charge: Charge | None = None
+    rounding: MoneyRounding = MoneyRounding.HALF_UP
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whom a line is for, and where in time: a subscription under a plan version, or a whole bill (plan None)."""
 
     customer: Customer
-    subscription: Subscription
-    plan: Plan
+    subscription: str
+    plan: Plan | None
+    currency: str
     period: Period
     start: datetime
     end: datetime
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be read for a charge: a meter over [start, end), UTC, by some of its dimensions."""
+class Measure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the line counts. `digest` is the sum of the digests of `events_count` events."""
 
-    meter: str
-    group_by: tuple[str, ...]
-    start: datetime
-    end: datetime
-
-
-class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read: a quantity, and the events behind it as a count and as a sum of digests modulo 2^128."""
-
-    dimensions: dict[str, str]
     quantity: Decimal
-    events_count: int
-    digest: int
+    dimensions: Mapping[str, str] = {}
+    meter: Meter | None = None
+    events_count: int = 0
+    digest: int = 0
 
 
-def services(catalog: AppliedCatalog, label: str) -> list[Service]:
-    """Every subscription that has any time in the month `label`, by customer and then subscription id.
-
-    Raises RequestError for a label that is no month.
-    """
-    found: list[Service] = []
-    for subscription in catalog.catalog.subscriptions:
-        customer = catalog.customers[subscription.customer]
-        period = month(label, customer.timezone)
-        start = max(period.start, start_of_day(subscription.start, customer.timezone))
-        end = period.end
-        if subscription.end is not None:
-            end = min(end, start_of_day(subscription.end, customer.timezone))
-        if start < end:
-            plan = catalog.plans[subscription.plan][-1]
-            found.append(
-                Service(customer=customer, subscription=subscription, plan=plan, period=period, start=start, end=end)
-            )
-    return sorted(found, key=lambda one: (one.customer.id, one.subscription.id))
+def charged(run: Run, catalog_version: int, owner: Owner, charge: Charge, *, measure: Measure, rated: Rated) -> Made:
+    """The line of a charge."""
+    return made(
+        run,
+        catalog_version,
+        owner,
+        kind=LineKind.FLAT if measure.meter is None else LineKind.USAGE,
+        charge=charge,
+        charge_id=charge.id,
+        model=str(charge.__struct_config__.tag),
+        description=charge.description or charge.id,
+        measure=measure,
+        unit_amount=rated.unit_amount,
+        tiers=rated.tiers,
+        exact=rated.amount_unrounded,
+        tax_code=charge.tax_code,
+    )
 
 
-def reading_of(service: Service, charge: Charge) -> Reading | None:
-    """What to read for a charge; None for a flat one."""
-    if isinstance(charge, FlatCharge):
-        return None
-    return Reading(meter=charge.meter, group_by=charge.group_by, start=service.start, end=service.end)
-
-
-def line_items(
-    run: Run, catalog: AppliedCatalog, service: Service, used: Mapping[Reading, Sequence[Used]]
-) -> Iterator[LineItem]:
-    """The lines of a subscription: its charges in the plan's order, dimension values in text order.
-
-    A charge without group_by has exactly one line, also when nothing was used: the invoice then says so. A charge
-    with group_by has a line for each value that was used.
-    """
-    for charge in service.plan.charges:
-        reading = reading_of(service, charge)
-        if reading is None:
-            yield _line(
-                run, catalog, service, charge, Used(dimensions={}, quantity=Decimal(1), events_count=0, digest=0)
-            )
-            continue
-        found = sorted(used.get(reading, ()), key=lambda one: sorted(one.dimensions.items()))
-        if not found and not reading.group_by:
-            found = [Used(dimensions={}, quantity=ZERO, events_count=0, digest=0)]
-        for one in found:
-            yield _line(run, catalog, service, charge, one)
-
-
-def _line(run: Run, catalog: AppliedCatalog, service: Service, charge: Charge, used: Used) -> LineItem:
-    meter = None if isinstance(charge, FlatCharge) else catalog.meters[charge.meter]
-    rated = rate(charge, used.quantity)
-    dimensions = {name: used.dimensions[name] for name in sorted(used.dimensions)}
-    revision = 0
-    kind = LineKind.FLAT if meter is None else LineKind.USAGE
-    return LineItem(
+def made(
+    run: Run,
+    catalog_version: int,
+    owner: Owner,
+    *,
+    kind: LineKind,
+    exact: Decimal,
+    description: str,
+    measure: Measure,
+    charge: Charge | None = None,
+    charge_id: str = "",
+    model: str = "",
+    reference: str = "",
+    reduces: str | None = None,
+    unit_amount: Decimal | None = None,
+    tiers: tuple[TierShare, ...] = (),
+    tax_code: str = "",
+    revision: int = 0,
+    amount: Decimal | None = None,
+    terms_days: int | None = None,
+) -> Made:
+    """A line of any kind; its amount is rounded here unless it is given, where parts of one amount have to add up."""
+    plan, period, customer = owner.plan, owner.period, owner.customer
+    rounding = MoneyRounding.HALF_UP if plan is None else plan.rounding
+    if amount is None:
+        amount = round_amount(exact, owner.currency, rounding)
+    dimensions = measure.dimensions
+    if len(dimensions) > 1:
+        dimensions = {name: dimensions[name] for name in sorted(dimensions)}
+    item = LineItem(
         id=line_item_id(
-            customer=service.customer.id,
-            subscription=service.subscription.id,
-            plan=service.plan.id,
-            charge=charge.id,
+            customer=customer.id,
+            subscription=owner.subscription,
+            plan="" if plan is None else plan.id,
+            charge=charge_id,
             kind=kind,
-            reference="",
+            reference=reference,
             dimensions=dimensions,
-            period=service.period.label,
-            service_start=service.start,
+            period=period.label,
+            service_start=owner.start,
             revision=revision,
         ),
         run=run.id,
@@ -124,42 +124,70 @@ def _line(run: Run, catalog: AppliedCatalog, service: Service, charge: Charge, u
         corrects=None,
         adjustment=None,
         kind=kind,
-        reference="",
-        reduces=None,
-        period=service.period.label,
-        timezone=service.period.timezone,
-        period_start=service.period.start,
-        period_end=service.period.end,
-        period_start_local=local_text(service.period.start, service.period.timezone),
-        period_end_local=local_text(service.period.end, service.period.timezone),
-        service_start=service.start,
-        service_end=service.end,
-        customer=service.customer.id,
-        customer_name=service.customer.name,
-        external_ids=dict(sorted(service.customer.external_ids.items())),
-        subscription=service.subscription.id,
-        plan=service.plan.id,
-        plan_version=service.plan.version,
-        charge=charge.id,
-        model=str(charge.__struct_config__.tag),
-        description=charge.description or charge.id,
-        meter=None if meter is None else meter.name,
-        unit="" if meter is None else meter.unit,
-        dimensions=dimensions,
-        quantity=format_quantity(used.quantity),
-        unit_amount=None if rated.unit_amount is None else format_quantity(rated.unit_amount),
-        tiers=rated.tiers,
-        amount_unrounded=format_quantity(rated.amount_unrounded),
-        amount=format_amount(round_amount(rated.amount_unrounded, service.plan.currency)),
-        currency=service.plan.currency,
-        tax_code=charge.tax_code,
-        terms_days=service.plan.terms_days,
-        events_count=used.events_count,
-        digest=f"{used.digest:032x}",
-        catalog_version=catalog.version,
+        reference=reference,
+        reduces=reduces,
+        period=period.label,
+        timezone=period.timezone,
+        period_start=period.start,
+        period_end=period.end,
+        period_start_local=local_text(period.start, period.timezone),
+        period_end_local=local_text(period.end, period.timezone),
+        service_start=owner.start,
+        service_end=owner.end,
+        customer=customer.id,
+        customer_name=customer.name,
+        external_ids=sorted_texts(customer.external_ids),
+        subscription=owner.subscription,
+        plan="" if plan is None else plan.id,
+        plan_version=0 if plan is None else plan.version,
+        charge=charge_id,
+        model=model,
+        description=description,
+        meter=None if measure.meter is None else measure.meter.name,
+        unit="" if measure.meter is None else measure.meter.unit,
+        dimensions=dict(dimensions),
+        quantity=format_quantity(measure.quantity),
+        unit_amount=None if unit_amount is None else format_quantity(unit_amount),
+        tiers=tiers,
+        amount_unrounded=format_quantity(exact),
+        amount=format_amount(amount),
+        currency=owner.currency,
+        tax_code=tax_code,
+        terms_days=terms_days if plan is None or terms_days is not None else plan.terms_days,
+        events_count=measure.events_count,
+        digest=f"{measure.digest:032x}" if measure.digest else NO_DIGEST,
+        catalog_version=catalog_version,
+    )
+    return Made(item=item, exact=exact, amount=amount, quantity=measure.quantity, charge=charge, rounding=rounding)
+
+
+def root_id(item: LineItem) -> str:
+    """The id of the first line of a line's chain of corrections."""
+    return item.id if item.revision == 0 else revised_id(item, 0)
+
+
+def revised_id(item: LineItem, revision: int) -> str:
+    """The id that a line would have with another revision."""
+    return line_item_id(
+        customer=item.customer,
+        subscription=item.subscription,
+        plan=item.plan,
+        charge=item.charge,
+        kind=item.kind,
+        reference=item.reference,
+        dimensions=item.dimensions,
+        period=item.period,
+        service_start=item.service_start,
+        revision=revision,
     )
 
 
+def sorted_texts(texts: dict[str, str]) -> dict[str, str]:
+    """The same texts, by name."""
+    return dict(sorted(texts.items())) if len(texts) > 1 else texts
+
+
+@lru_cache(maxsize=16_384)
 def local_text(moment: datetime, timezone: str) -> str:
     """An instant as the clocks of a zone show it, with their offset: `2013-01-01T00:00:00-05:00`."""
     return moment.astimezone(zone_of(timezone)).isoformat(timespec="seconds")

@@ -5,20 +5,27 @@ Shares the reading of an event and of its measurement with the pipeline, and not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
-from billing_export.lines import Reading, Service, reading_of
+from billing_export.readings import Ask, Event, Reading
+from billing_export.stocks import is_stock
+from metering.usage.windows import from_us, plan_windows, to_us
 from schemas.catalog import AppliedCatalog
 from schemas.errors import EventRejectedError
-from schemas.meter import Aggregation, EventReader, MeterVersion, measure, paths_of
+from schemas.meter import Aggregation, EventReader, Measurement, Meter, MeterVersion, measure, paths_of
 from schemas.quantity import ZERO, add
 from schemas.rollup import DIGEST_MODULUS, average
 from schemas.usage_event import UsageEvent
-from schemas.usage_query import UsageQuery, UsageRow
+from schemas.usage_query import Cut, UsageQuery, UsageRow, Window
+from schemas.zone import zone_of
+
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Recounted(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +37,23 @@ class Recounted(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     digest: int
 
+    @property
+    def order(self) -> tuple[datetime, str, int, int]:
+        return (self.event.time, self.epoch, self.partition, self.offset)
+
+
+class _Value(msgspec.Struct, frozen=True, gc=False, order=True):
+    """An event's value at its place in time and in the log."""
+
+    at: tuple[datetime, str, int, int]
+    value: Decimal
+    digest: int
+
 
 class _Tally:
-    """What was seen for one line so far. Grows only with the members of unique_count."""
+    """What was seen for one line, or one window of it. Grows with the members of unique_count, and with kept events."""
 
-    __slots__ = ("aggregation", "count", "digest", "greatest", "latest", "latest_at", "least", "members", "total")
+    __slots__ = ("aggregation", "count", "digest", "greatest", "kept", "latest", "least", "members", "total")
 
     def __init__(self, aggregation: Aggregation) -> None:
         self.aggregation = aggregation
@@ -43,22 +62,22 @@ class _Tally:
         self.total = ZERO
         self.least: Decimal | None = None
         self.greatest: Decimal | None = None
-        self.latest = ZERO
-        self.latest_at: tuple[datetime, str, int, int] | None = None
+        self.latest: _Value | None = None
         self.members: set[str] = set()
+        self.kept: list[_Value] = []
 
-    def add(self, one: Recounted, value: Decimal, member: str) -> None:
+    def add(self, one: Recounted, measured: Measurement) -> None:
         self.count += 1
         self.digest = (self.digest + one.digest) % DIGEST_MODULUS
         if self.aggregation is Aggregation.UNIQUE_COUNT:
-            self.members.add(member)
+            self.members.add(measured.member)
             return
+        value = measured.value
         self.total = add(self.total, value)
         self.least = value if self.least is None else min(self.least, value)
         self.greatest = value if self.greatest is None else max(self.greatest, value)
-        at = (one.event.time, one.epoch, one.partition, one.offset)
-        if self.latest_at is None or at > self.latest_at:
-            self.latest, self.latest_at = value, at
+        if self.latest is None or one.order > self.latest.at:
+            self.latest = _Value(one.order, value, one.digest)
 
     def quantity(self) -> Decimal:
         found: dict[Aggregation, Decimal | None] = {
@@ -67,91 +86,154 @@ class _Tally:
             Aggregation.MIN: self.least,
             Aggregation.MAX: self.greatest,
             Aggregation.AVG: average(self.total, self.count),
-            Aggregation.LATEST: self.latest,
+            Aggregation.LATEST: self.latest.value if self.latest else None,
             Aggregation.UNIQUE_COUNT: Decimal(len(self.members)),
         }
         return found[self.aggregation] or ZERO
 
 
-class Recount:
-    """Tallies for every reading that the services ask for. `add` events in any order, then `answer` their questions."""
+class _OfCatalog:
+    """What one catalog version has to do with an event: who owns it, and which meters measure it."""
 
-    def __init__(self, catalog: AppliedCatalog, subscribed: Iterable[Service]) -> None:
-        self._catalog = catalog
-        self._asked: dict[tuple[str, str], dict[Reading, None]] = {}
-        self._tallies: dict[tuple[str, Reading], dict[tuple[str, ...], _Tally]] = {}
-        meters: set[str] = set()
-        for service in subscribed:
-            for charge in service.plan.charges:
-                reading = reading_of(service, charge)
-                if reading is not None:
-                    self._asked.setdefault((service.customer.id, reading.meter), {})[reading] = None
-                    meters.add(reading.meter)
-        self._versions: dict[str, list[MeterVersion]] = {}
-        for name in sorted(meters):
+    def __init__(self, catalog: AppliedCatalog, asked: Mapping[Reading, Sequence[str]]) -> None:
+        self.catalog = catalog
+        self.asked: dict[tuple[str, str], dict[Reading, None]] = {}
+        for reading, customers in asked.items():
+            for customer in customers:
+                self.asked.setdefault((customer, reading.meter), {})[reading] = None
+        self.versions: dict[str, list[MeterVersion]] = {}
+        for name in sorted({reading.meter for reading in asked}):
             for version in catalog.versions_of(name):
-                self._versions.setdefault(version.meter.event_type, []).append(version)
+                self.versions.setdefault(version.meter.event_type, []).append(version)
         self._readers = {
             event_type: EventReader(frozenset(path for one in versions for path in paths_of(one.meter)))
-            for event_type, versions in self._versions.items()
+            for event_type, versions in self.versions.items()
         }
 
-    @property
-    def event_types(self) -> tuple[str, ...]:
-        """The types that any of the questions is about."""
-        return tuple(sorted(self._versions))
-
-    @property
-    def span(self) -> tuple[datetime, datetime] | None:
-        """The time from the first start to the last end that is asked about; None when nothing is."""
-        readings = [reading for asked in self._asked.values() for reading in asked]
-        if not readings:
-            return None
-        return min(one.start for one in readings), max(one.end for one in readings)
-
-    def add(self, one: Recounted) -> None:
-        """Count an event wherever it belongs. A value that cannot be read counts for no meter that reads it."""
-        versions = self._versions.get(one.event.type)
-        customer = self._catalog.customer_of(one.event.subject)
+    def measured(self, event: UsageEvent) -> Iterator[tuple[str, Meter, Measurement, Iterable[Reading]]]:
+        """(customer, meter, measurement, questions about it); a value that cannot be read counts for nobody."""
+        versions = self.versions.get(event.type)
+        customer = self.catalog.customer_of(event.subject)
         if versions is None or customer is None:
             return
-        fields = self._readers[one.event.type].read(one.event)
+        fields = self._readers[event.type].read(event)
         for version in versions:
-            asked = self._asked.get((customer.id, version.meter.name))
-            if asked is None or not _in_force(version, one.event.time):
+            asked = self.asked.get((customer.id, version.meter.name))
+            if asked is None or not _in_force(version, event.time):
                 continue
             try:
                 measured = measure(version.meter, fields)
             except EventRejectedError:
                 continue
-            if measured is None:
-                continue
-            values = dict(zip(sorted(version.meter.group_by), measured.dimensions, strict=True))
-            for reading in asked:
-                if reading.start <= one.event.time < reading.end:
-                    dimensions = tuple(values.get(name, "") for name in reading.group_by)
-                    tallies = self._tallies.setdefault((customer.id, reading), {})
-                    tally = tallies.setdefault(dimensions, _Tally(version.meter.aggregation))
-                    tally.add(one, measured.value, measured.member)
+            if measured is not None:
+                yield customer.id, version.meter, measured, asked
 
-    def answer(self, catalog: AppliedCatalog, query: UsageQuery) -> Sequence[UsageRow]:
-        """The rows for a question that one of the services asks; the `UsageReader` of verify."""
-        if catalog.version != self._catalog.version:
-            raise ValueError(f"counted with catalog {self._catalog.version}, asked with {catalog.version}")
-        reading = Reading(meter=query.meter, group_by=query.group_by, start=query.start, end=query.end)
-        return [
-            UsageRow(
-                who=customer,
-                window_start=query.start,
-                window_end=query.end,
-                dimensions=dict(zip(query.group_by, dimensions, strict=True)),
-                quantity=tally.quantity(),
-                events_count=tally.count,
-                digest=tally.digest,
-            )
-            for customer in query.customers or ()
-            for dimensions, tally in self._tallies.get((customer, reading), {}).items()
-        ]
+
+class Recount:
+    """Answers questions from events. `add` events in any order, each once, then ask: the `UsageReader` of verify."""
+
+    def __init__(self, load: Callable[[int], AppliedCatalog], asked: Mapping[Reading, Sequence[str]]) -> None:
+        of_version: dict[int, dict[Reading, Sequence[str]]] = {}
+        for reading, customers in asked.items():
+            of_version.setdefault(reading.catalog_version, {})[reading] = customers
+        self._catalogs = [_OfCatalog(load(version), some) for version, some in sorted(of_version.items())]
+        self._edges = {one: _edges(one) for one in asked if one.ask in (Ask.HOUR, Ask.DAY)}
+        self._stocks = {one for one in asked if is_stock(load(one.catalog_version).meters[one.meter])}
+        self._tallies: dict[tuple[str, Reading], dict[tuple[tuple[str, ...], int], _Tally]] = {}
+        self._values: dict[tuple[str, Reading], dict[tuple[str, ...], list[_Value]]] = {}
+        self._asked = asked
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The types that any of the questions is about."""
+        return tuple(sorted({name for one in self._catalogs for name in one.versions}))
+
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """The time that is asked about, all of the past where a balance is; None when nothing is asked."""
+        if not self._asked:
+            return None
+        start = BEGINNING if self._stocks else min(one.start for one in self._asked)
+        return start, max(one.end for one in self._asked)
+
+    def add(self, one: Recounted) -> None:
+        """Count an event wherever it belongs."""
+        time = one.event.time
+        for of_catalog in self._catalogs:
+            for customer, meter, measured, asked in of_catalog.measured(one.event):
+                values = dict(zip(sorted(meter.group_by), measured.dimensions, strict=True))
+                for reading in asked:
+                    is_before = time < reading.start and reading in self._stocks
+                    if time >= reading.end or (time < reading.start and not is_before):
+                        continue
+                    dimensions = tuple([values.get(name, "") for name in reading.group_by])
+                    if reading.ask is Ask.EVENTS or reading in self._stocks:
+                        kept = self._values.setdefault((customer, reading), {}).setdefault(dimensions, [])
+                        kept.append(_Value(one.order, measured.value, one.digest))
+                    if reading.ask is not Ask.EVENTS and reading not in self._stocks:
+                        edges = self._edges.get(reading)
+                        window = 0 if edges is None else bisect_right(edges, to_us(time)) - 1
+                        tallies = self._tallies.setdefault((customer, reading), {})
+                        tallies.setdefault((dimensions, window), _Tally(meter.aggregation)).add(one, measured)
+
+    def usage(self, catalog: AppliedCatalog, query: UsageQuery) -> Sequence[UsageRow]:
+        """The rows for one of the questions."""
+        reading = Reading(
+            catalog_version=catalog.version,
+            meter=query.meter,
+            group_by=query.group_by,
+            start=query.start,
+            end=query.end,
+            ask=Ask(query.window.value),
+            timezone=query.timezone if query.window is not Window.TOTAL else "",
+        )
+        if reading not in self._asked:
+            raise LookupError(f"nobody asked for {reading}")
+        if reading in self._stocks:
+            return [row for customer in query.customers or () for row in self._stock_rows(customer, reading)]
+        edges = self._edges.get(reading)
+        rows: list[UsageRow] = []
+        for customer in query.customers or ():
+            tallies = self._tallies.get((customer, reading), {})
+            for dimensions, window in sorted(tallies):
+                tally = tallies[dimensions, window]
+                rows.append(
+                    UsageRow(
+                        who=customer,
+                        window_start=query.start if edges is None else from_us(edges[window]),
+                        window_end=query.end if edges is None else from_us(edges[window + 1]),
+                        dimensions=dict(zip(query.group_by, dimensions, strict=True)),
+                        quantity=tally.quantity(),
+                        events_count=tally.count,
+                        digest=tally.digest,
+                    )
+                )
+        return rows
+
+    def events(self, catalog: AppliedCatalog, reading: Reading, customers: Sequence[str], cut: Cut) -> Iterable[Event]:
+        """Each event's value in time order, the balance at the start first; counted as of the cut of all events."""
+        if reading not in self._asked or catalog.version != reading.catalog_version or not cut.positions:
+            raise LookupError(f"nobody asked for {reading}")
+        for customer in customers:
+            for dimensions, values in sorted(self._values.get((customer, reading), {}).items()):
+                opening = ZERO
+                for one in values:
+                    if one.at[0] < reading.start:
+                        opening = add(opening, one.value)
+                if opening:
+                    yield Event(customer, dimensions, reading.start, opening, 0, 0)
+                for one in sorted(values):
+                    if one.at[0] >= reading.start:
+                        yield Event(customer, dimensions, one.at[0], one.value, 1, one.digest)
+
+    def _stock_rows(self, customer: str, reading: Reading) -> Iterator[UsageRow]:
+        """A row for each balance that is not zero all the time; what is billed of it is its integral."""
+        raise LookupError(customer)
+
+
+def _edges(reading: Reading) -> tuple[int, ...]:
+    """Where the windows of a question begin, and where the last ends, in microseconds since 1970."""
+    return plan_windows(reading.start, reading.end, Window(reading.ask.value), zone_of(reading.timezone)).edges_us
 
 
 def _in_force(version: MeterVersion, time: datetime) -> bool:

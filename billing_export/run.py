@@ -11,21 +11,36 @@ from schemas.usage_query import Cut
 
 
 class RunState(enum.Enum):
-    """A run is claimed (`closing`), then frozen (`closed`). The open period before that has no run."""
+    """A run is claimed (`closing`), frozen (`closed`), and delivered (`exported`). Before that there is no run."""
 
     CLOSING = "closing"
     CLOSED = "closed"
+    EXPORTED = "exported"
+
+
+class RunKind(enum.Enum):
+    """What a run bills: a period with all that belongs to it, or nothing but corrections of earlier runs."""
+
+    BILL = "bill"
+    ADJUSTMENTS = "adjustments"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run in one of its states. Everything but `state`, `at` and the two about lines is fixed by the claim.
 
+    Runs are one log: `sequence` counts them from 1, and a run's lines depend on the frozen lines of those before it.
+    `number` counts the runs of its period. `customers` is whom it bills; empty is everybody with that period. What an
+    earlier run of the same period billed is not billed again.
     `at` is when it entered the state, UTC. `lines_digest` is the SHA-256 of all lines in order, each followed by a
     line feed, in hexadecimal: the digest of the run's JSONL export. `forced` says that the grace time was not over.
     """
 
     id: str
+    sequence: int
     period: str
+    number: int
+    kind: RunKind = RunKind.BILL
+    customers: tuple[str, ...] = ()
     state: RunState
     at: datetime
     cut: Cut
@@ -35,6 +50,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str
     lines_count: int = 0
     lines_digest: str = ""
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its lines are final."""
+        return self.state is not RunState.CLOSING
 
 
 def run_id(period: str, number: int = 1) -> str:

@@ -1,5 +1,6 @@
-"""Proves a frozen run from its events: counts everything anew at the run's cut and compares every field of every line.
+"""Proves frozen runs from their events: counts everything anew at a run's cut and compares every field of every line.
 
+Corrections are held against the frozen lines of earlier runs, so proving every run in order proves them all.
 Rollups are not read. What is compared: the run's own digest, each line's document and columns, each event's digest
 with its bytes, each event's columns with its document, identities that stand twice, and the ledger's sums.
 """
@@ -15,13 +16,13 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from billing_export import runs
-from billing_export.assemble import assemble
+from billing_export.assemble import Assembly, assemble
+from billing_export.catalogs import Catalogs
 from billing_export.event_store import Repeat, StoredEvent, event_sums, ledger_sums, repeats, stored_events
 from billing_export.line_store import StoredLine, read_lines, stored_columns
-from billing_export.lines import services
+from billing_export.readings import by_customers
 from billing_export.recount import Recount, Recounted
 from billing_export.run import Run
-from metering import catalog_store
 from schemas.errors import EventRejectedError, VerificationError
 from schemas.line_item import LineItem, decode_line_item, encode_line_item
 from schemas.usage_event import UsageEvent, decode_event, event_digest
@@ -33,7 +34,7 @@ DIFFERENCES_MAX: Final = 1_000
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """What was proved: `lines_count` lines from `events_count` events. `differences` is empty when all is well."""
 
-    run: Run
+    runs: tuple[Run, ...]
     lines_count: int
     events_count: int
     differences: tuple[str, ...]
@@ -45,20 +46,30 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify_period(client: Client, label: str, *, on_event: Callable[[int], None] = lambda _: None) -> Verified:
-    """Recompute the frozen run of the month `label` and compare. `on_event` hears how many events were read.
+    """Recompute the frozen runs of a period and compare. `on_event` hears how many events of a run were read.
 
     Raises RunError when the period is not closed.
     """
-    run = runs.closed(client, label)
-    catalog = catalog_store.load(client, run.catalog_version)
-    subscribed = services(catalog, label)
+    done = [verify_run(client, run, on_event=on_event) for run in runs.frozen(client, label)]
+    return Verified(
+        runs=tuple(run for one in done for run in one.runs),
+        lines_count=sum(one.lines_count for one in done),
+        events_count=sum(one.events_count for one in done),
+        differences=tuple(text for one in done for text in one.differences),
+    )
+
+
+def verify_run(client: Client, run: Run, *, on_event: Callable[[int], None] = lambda _: None) -> Verified:
+    """Recompute one frozen run: collect what its lines ask of the usage, count that from the events, compare."""
     found = _Differences()
-    recount = Recount(catalog, subscribed)
+    assembly = Assembly(client, run, Catalogs(client))
+    asked = by_customers(question for part in assembly.parts() for work in part for question in work.questions())
+    recount = Recount(assembly.catalogs.load, asked)
     events_count = _count_events(client, run, recount, found, on_event)
     _compare_ledger(client, run, found)
-    expected = (line for part in assemble(run, catalog, subscribed, recount.answer) for line in part)
+    expected = (line for _, lines in assemble(assembly, recount) for line in lines)
     lines_count = _compare_lines(client, run, expected, found)
-    return Verified(run=run, lines_count=lines_count, events_count=events_count, differences=found.listed())
+    return Verified(runs=(run,), lines_count=lines_count, events_count=events_count, differences=found.listed())
 
 
 class _Differences:
@@ -165,11 +176,11 @@ def _compare_lines(client: Client, run: Run, expected: Iterator[LineItem], found
                 found.add(f"run {run.id}: line number {line.line_number} stands where {count} is expected")
             count += 1
             digest.update(line.document.encode() + b"\n")
-            _pair(str(line.columns["id"]), line, stored_waiting, expected_waiting, found)
+            _pair(run, line, stored_waiting, expected_waiting, found)
         if item is not None:
             expected_waiting[item.id] = item
             if item.id in stored_waiting:
-                _compare_line(stored_waiting.pop(item.id), expected_waiting.pop(item.id), found)
+                _compare_line(run, stored_waiting.pop(item.id), expected_waiting.pop(item.id), found)
     for item in expected_waiting.values():
         found.add(f"{_name(item)}: missing, its events say quantity {item.quantity}, amount {item.amount}")
     for line in stored_waiting.values():
@@ -185,21 +196,22 @@ def _compare_lines(client: Client, run: Run, expected: Iterator[LineItem], found
 
 
 def _pair(
-    line_id: str,
+    run: Run,
     line: StoredLine,
     stored_waiting: dict[str, StoredLine],
     expected_waiting: dict[str, LineItem],
     found: _Differences,
 ) -> None:
+    line_id = str(line.columns["id"])
     if line_id in stored_waiting:
         found.add(f"line {line_id}: stands twice in run {line.columns['run']}")
     elif line_id in expected_waiting:
-        _compare_line(line, expected_waiting.pop(line_id), found)
+        _compare_line(run, line, expected_waiting.pop(line_id), found)
     else:
         stored_waiting[line_id] = line
 
 
-def _compare_line(line: StoredLine, expected: LineItem, found: _Differences) -> None:
+def _compare_line(run: Run, line: StoredLine, expected: LineItem, found: _Differences) -> None:
     """Report each field of the document, and each column of the row, that is not what the events say."""
     name = _name(expected)
     if line.document.encode() != encode_line_item(expected):
@@ -214,7 +226,7 @@ def _compare_line(line: StoredLine, expected: LineItem, found: _Differences) -> 
             if getattr(document, field) != getattr(expected, field)
         ]
         found.add(f"{name}: {'; '.join(fields) or 'its document is written in another way'}")
-    texts = stored_columns(expected, line.line_number)
+    texts = stored_columns(run, expected, line.line_number)
     columns = [
         f"{column} is {stands!s}, expected {texts[column]!s}"
         for column, stands in line.columns.items()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal
-from schemas.line_item import LineItem
+from schemas.line_item import LineItem, LineKind
 
 PIPE_WIDTH: Final = 400
 
@@ -26,7 +26,10 @@ def run_fields(run: Run) -> dict[str, Any]:
     """A run as it is printed in JSON."""
     return {
         "run": run.id,
+        "sequence": run.sequence,
         "period": run.period,
+        "kind": run.kind,
+        "customers": run.customers,
         "state": run.state,
         "at": run.at,
         "catalog_version": run.catalog_version,
@@ -47,13 +50,31 @@ def show_totals(out: Console, totals: Sequence[CustomerTotal]) -> None:
 
 def show_lines(out: Console, items: Sequence[LineItem]) -> None:
     """A line for each line item."""
-    table = _table(["customer", "charge", "dimensions"], ["quantity"], ["unit"], ["amount"], ["currency"])
+    table = _table(["customer", "period", "line", "dimensions"], ["quantity"], ["unit"], ["amount"], ["currency"])
     for item in items:
         values = ", ".join(f"{name}={value}" for name, value in item.dimensions.items())
         table.add_row(
-            item.customer, item.charge, escape(values), item.quantity, escape(item.unit), item.amount, item.currency
+            item.customer,
+            item.period,
+            escape(_what(item)),
+            escape(values),
+            item.quantity,
+            escape(item.unit),
+            item.amount,
+            item.currency,
         )
     out.print(table)
+
+
+def _what(item: LineItem) -> str:
+    """What a line is about: `calls`, `discount spring of calls`, `calls, corrected: late events`."""
+    words = item.charge
+    if item.kind not in (LineKind.USAGE, LineKind.FLAT):
+        of = f" of {item.charge}" if item.charge else ""
+        words = f"{item.kind.value.replace('_', ' ')} {item.reference}{of}"
+    if item.adjustment is not None:
+        words += f", corrected: {item.adjustment.reason.replace('_', ' ')}"
+    return words
 
 
 def _table(*groups: list[str]) -> Table:

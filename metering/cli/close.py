@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from clickhouse_connect.driver.client import Client
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from billing_export import runs
-from billing_export.assemble import UsageReader
-from billing_export.close import Closed, close_period, preview_lines
+from billing_export import prepare, runs
+from billing_export.close import Closed, Closer
 from billing_export.log_wait import wait_for_ledger
-from billing_export.totals import CustomerTotal, run_totals, totals_of
+from billing_export.run import Run, RunKind
+from billing_export.totals import run_totals, totals_of
+from billing_export.usage_reader import RollupReader
 from metering.cli.billing_tables import console, run_fields, show_lines, show_totals
 from metering.cli.connection import database_client, whoami
 from metering.clock import SystemClock
-from metering.config import load_settings
-from metering.usage.answer import answer
+from metering.config import Settings, load_settings
 from metering.version import CODE_VERSION
-from schemas.catalog import AppliedCatalog
+from schemas.errors import RequestError
 from schemas.line_item import LineItem
-from schemas.period import month
-from schemas.usage_query import UsageQuery, UsageRow
+from schemas.period import parse_label
 
 LEDGER_TIMEOUT_S = 60.0
 
 
 def close(
     *,
-    period: Annotated[str, typer.Option("--period", help="The month to bill, such as 2013-01.")],
+    period: Annotated[
+        str, typer.Option("--period", help="The period to bill: 2013-01, 2013-Q1, 2013, 2013-W05, first..after.")
+    ] = "",
+    due: Annotated[bool, typer.Option("--due", help="Bill every period that is over and was not billed.")] = False,
+    customer: Annotated[
+        list[str] | None, typer.Option("--customer", help="Bill only this customer; may be repeated.")
+    ] = None,
+    adjust: Annotated[
+        bool, typer.Option("--adjust", help="Bill nothing new: correct what was billed, where no later bill would.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the lines; freeze nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Close before the period and its grace time are over; it is recorded.")
@@ -42,64 +52,111 @@ def close(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Bill a period: take a cut of the log, rate every subscription, and freeze the lines.
+    """Bill a period: take a cut of the log, rate every subscription, correct earlier bills, and freeze the lines.
 
-    A period is closed once. Closing it again changes nothing and says so; a close that died is taken up where it was,
-    with the same cut, catalog and lines.
+    What was billed is not billed again: closing a period once more bills who is left, or changes nothing and says so.
+    A close that died is finished first, with the same cut, catalog and lines.
 
     Examples:
         metering close --period 2013-01 --dry-run
 
         metering close --period 2013-01
+
+        metering close --due
     """
-    month(period)
-    settings, clock = load_settings(), SystemClock()
+    if bool(period) == due:
+        raise RequestError("one of --period and --due is needed", where="close", fix="Name a period, or use --due")
+    if due and (adjust or force):
+        raise RequestError("--due takes neither --adjust nor --force", where="close", fix="Name a period")
+    if period:
+        parse_label(period)
+    settings, customers = load_settings(), tuple(customer or ())
+    kind = RunKind.ADJUSTMENTS if adjust else RunKind.BILL
     with database_client(settings) as client:
-        if not no_wait and runs.find(client, period) is None:
-            wait_for_ledger(client, settings, clock=clock, timeout_s=LEDGER_TIMEOUT_S)
-        read = usage_reader(client)
-        if dry_run:
-            lines = preview_lines(client, period, read_usage=read, clock=clock, grace_s=settings.grace_s, force=force)
-            _say_preview(lines, json=json)
-            return
-        status = Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"Closing {period}")
-        with status:
-            done = close_period(
-                client,
-                period,
-                read_usage=read,
-                clock=clock,
+        _wait(client, settings, period, no_wait=no_wait)
+        with _progress(period or "what is due") as show:
+            closer = Closer(
+                client=client,
+                read_usage=usage_reader(client),
+                clock=SystemClock(),
                 grace_s=settings.grace_s,
                 closed_by=whoami(),
                 code_version=CODE_VERSION,
-                force=force,
-                on_step=lambda step: status.update(f"Closing {period}: {step.replace('_', ' ')}"),
+                on_progress=show,
             )
-        _say(done, run_totals(client, done.run), json=json)
+            if dry_run:
+                labels = [period] if period else _due(closer, customers)
+                lines = [
+                    line
+                    for label in labels
+                    for line in closer.preview(label, customers=customers, kind=kind, force=force)
+                ]
+            elif period:
+                done = [closer.close(period, customers=customers, kind=kind, force=force)]
+            else:
+                done = closer.close_due(customers=customers)
+        if dry_run:
+            _say_preview(lines, json=json)
+        else:
+            _say(client, done, is_list=due, json=json)
 
 
-def usage_reader(client: Client) -> UsageReader:
-    """Reads usage for a close. An answer may have as many rows as it takes: there is a line for each."""
-
-    def read(catalog: AppliedCatalog, query: UsageQuery) -> Sequence[UsageRow]:
-        return answer(client, catalog, query, rows_max=sys.maxsize)
-
-    return read
+def usage_reader(client: Client) -> RollupReader:
+    """Reads usage for a close."""
+    return RollupReader(client)
 
 
-def _say(done: Closed, totals: Sequence[CustomerTotal], *, json: bool) -> None:
+def _due(closer: Closer, customers: Sequence[str]) -> list[str]:
+    """The period that is to be closed first; the lines of those after it depend on its lines."""
+    labels = prepare.due(
+        closer.client, RunKind.BILL, now=closer.clock.now(), grace_s=closer.grace_s, customers=tuple(customers)
+    )
+    return labels[:1]
+
+
+def _wait(client: Client, settings: Settings, period: str, *, no_wait: bool) -> None:
+    """Wait until everything that is in the log counts; not for a period in which a cut was taken already."""
+    if not no_wait and (not period or runs.find(client, period) is None):
+        wait_for_ledger(client, settings, clock=SystemClock(), timeout_s=LEDGER_TIMEOUT_S)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    """A bar of customers done, on a terminal; `(done, total)` moves it."""
+    screen = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(f"Closing {what}", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+def _say(client: Client, done: Sequence[Closed], *, is_list: bool, json: bool) -> None:
     if json:
-        document = {**run_fields(done.run), "changed": done.changed, "totals": totals}
-        typer.echo(msgspec.json.encode(document))
+        documents = [
+            {**run_fields(one.run), "changed": one.changed, "totals": run_totals(client, one.run)} for one in done
+        ]
+        typer.echo(msgspec.json.encode({"runs": documents} if is_list else documents[0]))
         return
     out = console()
-    show_totals(out, totals)
-    run = done.run
-    if done.changed:
-        forced = ", forced before its grace time was over" if run.forced else ""
-        out.print(f"Run {run.id} is closed with {run.lines_count} lines{forced}.")
-    else:
-        out.print(f"Nothing changed: run {run.id} was closed at {run.at:%Y-%m-%d %H:%M:%S} UTC already.")
+    for one in done:
+        show_totals(out, run_totals(client, one.run))
+        out.print(_sentence(one.run, changed=one.changed))
+    if not done:
+        out.print("Nothing is due.")
+
+
+def _sentence(run: Run, *, changed: bool) -> str:
+    if not changed:
+        return f"Nothing changed: run {run.id} was closed at {run.at:%Y-%m-%d %H:%M:%S} UTC already."
+    forced = ", forced before its grace time was over" if run.forced else ""
+    return f"Run {run.id} is closed with {run.lines_count} lines{forced}."
 
 
 def _say_preview(lines: Sequence[LineItem], *, json: bool) -> None:

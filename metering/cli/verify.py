@@ -19,7 +19,7 @@ STATUS_EVERY_EVENTS = 10_000
 
 def verify(
     *,
-    period: Annotated[str, typer.Option("--period", help="A closed month, such as 2013-01.")],
+    period: Annotated[str, typer.Option("--period", help="A closed period, such as 2013-01.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Count a closed period anew from its events, at the run's cut, and compare every field of every line.
@@ -44,14 +44,14 @@ def verify(
 def _say(done: Verified, *, json: bool) -> None:
     if json:
         document = {
-            **run_fields(done.run),
+            "runs": [run_fields(run) for run in done.runs],
             "lines_verified": done.lines_count,
             "events_read": done.events_count,
             "differences": done.differences,
         }
         typer.echo(msgspec.json.encode(document))
     elif not done.differences:
-        out = console()
-        out.print(
-            f"Run {done.run.id}: {done.lines_count} lines are what their events say ({done.events_count} events read)."
+        names = f"Run{'s' if len(done.runs) > 1 else ''} {', '.join(run.id for run in done.runs)}"
+        console().print(
+            f"{names}: {done.lines_count} lines are what their events say ({done.events_count} events read)."
         )

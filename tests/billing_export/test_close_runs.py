@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from billing_export import runs
-from billing_export.close import STEPS, prepare, preview_lines
+from billing_export.close import STEPS
 from billing_export.line_store import read_lines, write_lines
 from billing_export.run import Run, RunState
 from metering import catalog_store
@@ -23,7 +23,7 @@ from metering.clock import FixedClock
 from schemas.errors import InvariantViolationError, PeriodNotOverError, RequestError, RunError
 from schemas.line_item import LineItem, decode_line_item
 from schemas.usage_query import Cut, Position
-from tests.support.made_billing import CATALOG, CLOCK, GRACE_S, LINES, Reader, at, close, fold, other_connection
+from tests.support.made_billing import CATALOG, CLOCK, GRACE_S, LINES, at, close, closer, fold, other_connection
 from tests.support.made_usage import MadeEvent, UsageTables
 
 
@@ -124,7 +124,7 @@ def test_force_is_not_recorded_where_it_was_not_needed(world: UsageTables) -> No
 
 
 def test_a_dry_run_shows_the_lines_and_writes_nothing(world: UsageTables) -> None:
-    items = preview_lines(world.client, "2013-01", read_usage=Reader(world.client), clock=CLOCK, grace_s=GRACE_S)
+    items = closer(world.client).preview("2013-01")
 
     assert shown(items) == LINES
     assert runs.find(world.client, "2013-01") is None
@@ -178,9 +178,9 @@ def test_a_close_goes_on_with_the_cut_and_the_catalog_it_was_claimed_with(world:
 
 def test_of_two_claims_the_first_holds_whatever_the_second_says(world: UsageTables) -> None:
     def prepared(by: str) -> Run:
-        return prepare(
-            world.client, "2013-01", clock=CLOCK, grace_s=GRACE_S, closed_by=by, code_version="test", force=False
-        )
+        wanted = closer(world.client, closed_by=by).prepared("2013-01")
+        assert wanted is not None
+        return wanted
 
     first = prepared("ada")
     fold(world, [MadeEvent(offset=10, time=at("2013-01-20T00:00"), value="5")])
@@ -192,12 +192,11 @@ def test_of_two_claims_the_first_holds_whatever_the_second_says(world: UsageTabl
 
 
 def test_lines_of_another_making_stop_the_run_before_it_is_frozen(world: UsageTables) -> None:
-    claimed = runs.claim(
-        world.client,
-        prepare(world.client, "2013-01", clock=CLOCK, grace_s=GRACE_S, closed_by="", code_version="", force=False),
-    )
-    stray = preview_lines(world.client, "2013-01", read_usage=Reader(world.client), clock=CLOCK, grace_s=GRACE_S)[0]
-    write_lines(world.client, [msgspec.structs.replace(stray, run=claimed.id)], 99)
+    wanted = closer(world.client).prepared("2013-01")
+    assert wanted is not None
+    claimed = runs.claim(world.client, wanted)
+    stray = closer(world.client).preview("2013-01")[0]
+    write_lines(world.client, claimed, [msgspec.structs.replace(stray, run=claimed.id)], 99)
 
     with pytest.raises(InvariantViolationError, match="has 10 lines but 11 are stored"):
         close(world.client)
@@ -250,7 +249,7 @@ client.close()
 """
 
 
-def closer(world: UsageTables, fatal: str) -> subprocess.Popen[str]:
+def process_that_closes(world: UsageTables, fatal: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "METERING_CLICKHOUSE_URL": world.settings.clickhouse_url,
@@ -270,7 +269,7 @@ def closer(world: UsageTables, fatal: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("fatal", STEPS)
 def test_a_closer_killed_at_any_step_leaves_the_same_lines_to_the_next(world: UsageTables, fatal: str) -> None:
-    process = closer(world, fatal)
+    process = process_that_closes(world, fatal)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, complaint
 
@@ -281,7 +280,7 @@ def test_a_closer_killed_at_any_step_leaves_the_same_lines_to_the_next(world: Us
 
 
 def test_two_processes_that_close_at_once_agree(world: UsageTables) -> None:
-    processes = [closer(world, "never") for _ in range(2)]
+    processes = [process_that_closes(world, "never") for _ in range(2)]
     outcomes = [process.communicate(timeout=120) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], outcomes

@@ -8,15 +8,13 @@ from datetime import UTC, datetime
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from billing_export.close import Closed, close_period
+from billing_export.close import Closed, Closer
+from billing_export.usage_reader import RollupReader
 from metering import catalog_store
 from metering.catalog_file import parse_catalog
 from metering.clickhouse import connect
 from metering.clock import FixedClock
 from metering.config import Settings
-from metering.usage.answer import answer
-from schemas.catalog import AppliedCatalog
-from schemas.usage_query import UsageQuery, UsageRow
 from tests.support.made_usage import MadeEvent, UsageTables
 
 CATALOG = """
@@ -126,26 +124,22 @@ def fold(tables: UsageTables, events: Sequence[MadeEvent]) -> None:
     )
 
 
-class Reader:
-    """Reads usage as a close does, on a connection of its own."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __call__(self, catalog: AppliedCatalog, query: UsageQuery) -> list[UsageRow]:
-        return answer(self._client, catalog, query)
-
-
-def close(client: Client, label: str = "2013-01", **changes: object) -> Closed:
-    """Close as the command does, at a time when January and its grace are over."""
+def closer(client: Client, **changes: object) -> Closer:
+    """One who closes as the command does, at a time when January and its grace are over."""
     arguments: dict[str, object] = {
-        "read_usage": Reader(client),
+        "client": client,
+        "read_usage": RollupReader(client),
         "clock": CLOCK,
         "grace_s": GRACE_S,
         "closed_by": "ada@engine",
         "code_version": "test",
     }
-    return close_period(client, label, **{**arguments, **changes})  # type: ignore[arg-type]
+    return Closer(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def close(client: Client, label: str = "2013-01", *, force: bool = False, **changes: object) -> Closed:
+    """Close a period, everybody in it."""
+    return closer(client, **changes).close(label, force=force)
 
 
 def other_connection(settings: Settings) -> Client:

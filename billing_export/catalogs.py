@@ -1,0 +1,31 @@
+"""Catalog versions, a few at hand: re-rating asks for the same old ones again and again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+
+from metering import catalog_store
+from schemas.catalog import AppliedCatalog
+
+KEPT_MAX: Final = 4
+"""A catalog of 100,000 customers takes some hundred megabytes."""
+
+
+class Catalogs:
+    """Loads catalog versions and keeps the last few that were asked for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._kept: dict[int, AppliedCatalog] = {}
+
+    def load(self, version: int) -> AppliedCatalog:
+        """One catalog version. Raises as `catalog_store.load` does."""
+        found = self._kept.pop(version, None)
+        if found is None:
+            found = catalog_store.load(self._client, version)
+            while len(self._kept) >= KEPT_MAX:
+                self._kept.pop(next(iter(self._kept)))
+        self._kept[version] = found
+        return found
