@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing_extensions import override
 from aggregators.record_batch import RecordBatch
 from aggregators.transport import BatchConsumer, TakeOver, transport_class
 from metering.config import Settings
+from metering.tls import client_context
 
 GROUP_ID: Final = "metering-aggregators"
 POLL_RECORDS_MAX: Final = 5_000
@@ -91,7 +91,11 @@ class AggregatorApp(faust.App):
 
 def _credentials(settings: Settings) -> CredentialsT | None:
     protocol = settings.kafka_security_protocol
-    context = ssl.create_default_context(cafile=settings.kafka_ca_file or None) if protocol.endswith("SSL") else None
+    context = (
+        client_context(settings, "kafka_ca_file", cert_setting="kafka_cert_file", key_setting="kafka_key_file")
+        if protocol.endswith("SSL")
+        else None
+    )
     if protocol.startswith("SASL"):
         return faust.SASLCredentials(
             username=settings.kafka_username,

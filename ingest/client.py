@@ -26,7 +26,10 @@ import httpx
 import msgspec
 
 from ingest.event_json import event_json
+from ingest.http_client import asked_pause_s, key_header
 from metering.clock import Clock, SystemClock
+from metering.config import Settings, load_setting
+from metering.tls import client_context
 from schemas.errors import GatewayUnavailableError, RequestError, UnavailableError
 
 BATCH_EVENTS: Final = 500
@@ -89,16 +92,30 @@ class MeteringClient:
         source: str,
         on_rejected: Callable[[RejectedEvent], None] = log_rejected,
         buffer_events_max: int = BUFFER_EVENTS_MAX,
+        api_key: str | None = None,
+        ca_file: str | None = None,
         clock: Clock | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`source` says who gives the ids. `transport` replaces the network, for tests of programs that use this."""
+        """`source` says who gives the ids. `transport` replaces the network, for tests of programs that use this.
+
+        `api_key` and `ca_file` are METERING_API_KEY and METERING_GATEWAY_CA_FILE, or what those with _FILE at the end
+        name, unless given.
+        """
         self._url = url.rstrip("/") + "/v1/events"
         self._source = source
         self._on_rejected = on_rejected
         self._buffer_events_max = buffer_events_max
         self._clock = clock or SystemClock()
-        self._http = httpx.Client(timeout=httpx.Timeout(30.0, connect=5.0), transport=transport)
+        key = load_setting("api_key") if api_key is None else api_key
+        trusted = load_setting("gateway_ca_file") if ca_file is None else ca_file
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(30.0, connect=5.0),
+            transport=transport,
+            headers=key_header(key),
+            verify=client_context(Settings(gateway_ca_file=trusted), "gateway_ca_file") if trusted else True,
+        )
+        self._pause_asked_s = 0.0
         self._changed = threading.Condition()
         self._buffer: deque[bytes] = deque()
         self._buffer_bytes = 0
@@ -209,7 +226,7 @@ class MeteringClient:
             if self._send(batch):
                 pause_s = 0.0
                 continue
-            pause_s = min(max(pause_s * 2, 0.1), RETRY_PAUSE_S_MAX)
+            pause_s = min(max(pause_s * 2, self._pause_asked_s, 0.1), RETRY_PAUSE_S_MAX)
             with self._changed:
                 # Spread out, so that many clients do not come back to a restarted gateway at the same moment.
                 self._changed.wait_for(lambda: self._aborting, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
@@ -240,6 +257,7 @@ class MeteringClient:
             return False
         status = response.status_code
         answer = _answer(response)
+        self._pause_asked_s = asked_pause_s(response) or 0.0
         if status in _SETTLING and answer.accepted + len(answer.errors) == len(batch):
             for one in answer.errors:
                 self._report(batch[one.index], one.reason, one.field, one.detail)

@@ -7,6 +7,7 @@ identity and counts once.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import stamina
 
 from ingest.content import BATCH
 from ingest.files.events import FileEvent, RowProblem
+from ingest.http_client import asked_pause_s, key_header
 from ingest.load_record import Load, Progress
 from schemas.errors import GatewayUnavailableError, RequestError
 
@@ -23,7 +25,6 @@ BATCH_EVENTS: Final = 500
 BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
 IN_FLIGHT: Final = 4
 RETRY_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
-_RETRY_AFTER_S_MAX: Final = 30.0
 
 
 class StrictLoadError(RequestError):
@@ -58,6 +59,8 @@ def load(
     rows: Iterable[FileEvent | RowProblem],
     *,
     gateway_url: str,
+    api_key: str = "",
+    trusted: ssl.SSLContext | None = None,
     strict: bool = False,
     batch_events: int = BATCH_EVENTS,
     in_flight: int = IN_FLIGHT,
@@ -66,6 +69,7 @@ def load(
 ) -> Load:
     """Send all rows to the gateway; returns once Kafka has acknowledged every event that was taken.
 
+    `api_key` is shown to the gateway; `trusted` says whose certificates to take, else the system's.
     Bad rows are noted and the rest still loads, unless `strict`: then the first one raises StrictLoadError.
     Raises GatewayUnavailableError when one batch could not be placed for `retry_timeout_s`, and RequestError when the
     gateway refuses to talk (a wrong address, a wrong version). Loading again after any error is safe.
@@ -73,6 +77,8 @@ def load(
     return asyncio.run(
         _Loader(
             gateway_url.rstrip("/"),
+            api_key=api_key,
+            trusted=trusted,
             strict=strict,
             batch_events=batch_events,
             retry_timeout_s=retry_timeout_s,
@@ -91,12 +97,16 @@ class _Loader:
         self,
         url: str,
         *,
+        api_key: str,
+        trusted: ssl.SSLContext | None,
         strict: bool,
         batch_events: int,
         retry_timeout_s: float,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._url = url
+        self._headers = key_header(api_key)
+        self._verify = trusted or True
         self._strict = strict
         self._batch_events = batch_events
         self._retry_timeout_s = retry_timeout_s
@@ -106,7 +116,10 @@ class _Loader:
     async def run(self, rows: Iterable[FileEvent | RowProblem], in_flight: int) -> Load:
         limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
         pending: set[asyncio.Task[None]] = set()
-        async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=5.0), limits=limits) as client:
+        timeout = httpx.Timeout(60.0, connect=5.0)
+        async with httpx.AsyncClient(
+            timeout=timeout, limits=limits, headers=self._headers, verify=self._verify
+        ) as client:
             try:
                 for batch in self._batches(rows):
                     if len(pending) >= in_flight:
@@ -228,7 +241,7 @@ class _Loader:
 
 def _raise_if_passing(response: httpx.Response) -> None:
     if response.status_code in RETRY_STATUSES:
-        raise _PassingError(_refusal(response).detail or str(response.status_code), _asked(response))
+        raise _PassingError(_refusal(response).detail or str(response.status_code), asked_pause_s(response))
 
 
 def _refusal(response: httpx.Response) -> _Refusal:
@@ -237,12 +250,6 @@ def _refusal(response: httpx.Response) -> _Refusal:
         return msgspec.json.decode(response.content, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _Refusal()
-
-
-def _asked(response: httpx.Response) -> float | None:
-    """The pause that Retry-After asks for, in seconds."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), _RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() else None
 
 
 def _pause(error: Exception) -> bool | float:

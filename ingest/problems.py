@@ -52,6 +52,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unknown: list[int] | None = None
 
 
+def problem_of(status: HTTPStatus, code: str, detail: str, *, fix: str = "", **more: Any) -> Problem:
+    """The document for an error answer."""
+    return Problem(
+        type=TYPE_PREFIX + code, title=status.phrase, status=status.value, code=code, detail=detail, fix=fix, **more
+    )
+
+
 class ProblemError(Exception):
     """Ends a request with a problem document."""
 
@@ -65,9 +72,7 @@ class ProblemError(Exception):
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        self.problem = Problem(
-            type=TYPE_PREFIX + code, title=status.phrase, status=status.value, code=code, detail=detail, fix=fix, **more
-        )
+        self.problem = problem_of(status, code, detail, fix=fix, **more)
         self.headers = dict(headers or {})
         super().__init__(code, detail)
 

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import uvicorn
 
+from ingest.http_protocol import bounded_http
 from metering.config import Settings
+from metering.tls import check_server_files
 from schemas.errors import PortTakenError, SettingError
 
 BACKLOG: Final = 1024
@@ -18,6 +20,7 @@ IDLE_CONNECTION_S: Final = 75
 
 def bind(settings: Settings) -> socket.socket:
     """A socket on the gateway's address. Raises PortTakenError, or SettingError for an address this machine has not."""
+    check_server_files(settings)
     host, port = settings.gateway_host, settings.gateway_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -44,7 +47,9 @@ def serve(app: Any, settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=bounded_http(settings),
+        ssl_certfile=settings.gateway_tls_cert_file or None,
+        ssl_keyfile=settings.gateway_tls_key_file or None,
         ws="none",
         lifespan="on",
         log_config=None,

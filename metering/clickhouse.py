@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 
 from metering.config import Settings
+from metering.tls import checked_file
 from schemas.errors import ClickHouseUnavailableError, SettingError
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -55,7 +56,7 @@ def connect(settings: Settings, *, database: str | None = None, limits: Mapping[
             send_receive_timeout=settings.clickhouse_timeout_s,
             autogenerate_session_id=False,
             tz_mode="aware",
-            ca_cert=settings.clickhouse_ca_file or None,
+            ca_cert=checked_file(settings, "clickhouse_ca_file") or None,
             settings={"max_partitions_per_insert_block": 0, **(limits or {})},
         )
 

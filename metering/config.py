@@ -35,10 +35,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     kafka_port: Annotated[Port, Meta(description="Port of the embedded Kafka on 127.0.0.1.")] = 19_092
     kafka_security_protocol: Annotated[
-        str, Meta(description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`, as Kafka clients spell it.")
+        str,
+        Meta(
+            pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+            description="How to talk to Kafka: in the clear or with TLS, with or without a user.",
+        ),
     ] = "PLAINTEXT"
     kafka_sasl_mechanism: Annotated[
-        str, Meta(description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; used with a SASL protocol.")
+        str,
+        Meta(
+            pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$",
+            description="How the user proves itself, with a SASL protocol.",
+        ),
     ] = "SCRAM-SHA-512"
     kafka_username: Annotated[str, Meta(description="SASL user name.")] = ""
     kafka_password: Annotated[str, Meta(description="SASL password. Secret.", extra={"secret": True})] = ""
@@ -149,7 +157,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(ge=0, description="Events a second that one key may send to one gateway; 0 is no limit.")
     ] = 0.0
     api_key: Annotated[
-        str, Meta(description="The key that `metering ingest` and the SDK send. Secret.", extra={"secret": True})
+        str,
+        Meta(
+            pattern="^[!-~]*$",
+            description="The key that `metering ingest` and the SDK send. Secret.",
+            extra={"secret": True},
+        ),
     ] = ""
 
     flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from metering.config import Settings
+from metering.tls import checked_file
 from schemas.errors import KafkaUnavailableError, RequestError
-from schemas.topics import topic_shapes
+from schemas.topics import TopicShape, topic_shapes
 
 ANSWER_TIMEOUT_S: Final = 15.0
 DAY_MS: Final = 86_400_000
@@ -27,15 +29,26 @@ def client_config(settings: Settings) -> dict[str, Any]:
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism
         config["sasl.username"] = settings.kafka_username
         config["sasl.password"] = settings.kafka_password
-    if settings.kafka_ca_file:
-        config["ssl.ca.location"] = settings.kafka_ca_file
+    for option, setting in _FILES.items():
+        if path := checked_file(settings, setting):
+            config[option] = path
     return config
 
 
-def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are absent; returns their names. Existing topics are left as they are."""
+_FILES: Final = {
+    "ssl.ca.location": "kafka_ca_file",
+    "ssl.certificate.location": "kafka_cert_file",
+    "ssl.key.location": "kafka_key_file",
+}
+
+
+def ensure_topics(settings: Settings, shapes: Sequence[TopicShape] = ()) -> list[str]:
+    """Create the topics that are absent; returns their names. Existing topics are left as they are.
+
+    Without `shapes` they are the topics that the pipeline needs.
+    """
     admin = AdminClient(client_config(settings))
-    shapes = topic_shapes(
+    shapes = shapes or topic_shapes(
         partitions=settings.kafka_partitions,
         retention_ms=settings.kafka_retention_days * DAY_MS,
         event_bytes_max=settings.event_bytes_max,

@@ -26,6 +26,7 @@ from metering.cli.connection import database_client
 from metering.clock import SystemClock
 from metering.config import Settings, load_settings
 from metering.log import configure_logging
+from metering.tls import client_context
 from schemas.errors import RequestError
 from schemas.usage_event import REASONS
 
@@ -115,7 +116,14 @@ def ingest(
     configure_logging(settings)
     with _progress(files) as advance:
         rows = chain.from_iterable(reader.read(path, advance) for path in files)
-        loaded = load(rows, gateway_url=gateway or settings.gateway_address, strict=strict, batch_events=batch_events)
+        loaded = load(
+            rows,
+            gateway_url=gateway or settings.gateway_address,
+            api_key=settings.api_key,
+            trusted=client_context(settings, "gateway_ca_file") if settings.gateway_ca_file else None,
+            strict=strict,
+            batch_events=batch_events,
+        )
     settled = _settlement(settings, loaded, wait_timeout_s) if wait else None
     summary = _summary(reader, loaded, settled)
     _print_summary(summary, as_json=json_)
