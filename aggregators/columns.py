@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
-from aggregators.decide import Decision
-from aggregators.fold import DayKey, Moment, Series, State, StateKey
-from schemas.rollup import DIGEST_MODULUS
-
-QUANTITY: Final = pa.decimal128(38, 12)
-SUM: Final = pa.decimal256(76, 12)
-DIGEST: Final = pa.binary(16)
-MICROSECONDS: Final = pa.timestamp("us", "UTC")
-MILLISECONDS: Final = pa.timestamp("ms", "UTC")
-SECONDS: Final = pa.timestamp("s", "UTC")
+from aggregators import arrays
+from aggregators.decide import Decision, accepted_events_of
+from aggregators.fold import DayKey, Series, State, StateKey
 
 SeriesByVersion = Mapping[tuple[str, int], Series]
 """Series by (meter name, meter version)."""
@@ -25,24 +18,7 @@ SeriesByVersion = Mapping[tuple[str, int], Series]
 
 def events_table(decision: Decision) -> pa.Table:
     """Rows of `events`: the accepted ones that are not stored yet."""
-    accepted = [one for one in decision.accepted if not one.is_stored]
-    events = [one.event for one in accepted]
-    count = len(accepted)
-    return pa.table(
-        {
-            "subject": _texts([event.subject for event in events]),
-            "source": _texts([event.source for event in events]),
-            "id": _texts([event.id for event in events]),
-            "type": _texts([event.type for event in events]),
-            "time": _times([event.time for event in events]),
-            "epoch": _constant(decision.epoch, count, pa.string()),
-            "partition": _constant(decision.partition, count, pa.uint32()),
-            "offset": pa.array([one.offset for one in accepted], pa.uint64()),
-            "logged_at": pa.array([one.logged_at_ms for one in accepted], MILLISECONDS),
-            "digest": _digests(one.digest for one in accepted),
-            "raw": pa.array([one.raw for one in accepted], pa.binary()),
-        }
-    )
+    return accepted_events_of(decision).table()
 
 
 def rollups_table(
@@ -55,13 +31,13 @@ def rollups_table(
             **_key_columns(epoch, partition, [(day, key) for day, key, _ in states], series),
             "position": pa.array([state.position for state in values], pa.uint64()),
             "events_count": pa.array([state.events_count for state in values], pa.uint64()),
-            "value_sum": pa.array([state.value_sum for state in values], SUM),
-            "value_min": pa.array([state.value_min for state in values], QUANTITY),
-            "value_max": pa.array([state.value_max for state in values], QUANTITY),
-            "value_latest": pa.array([state.value_latest for state in values], QUANTITY),
-            "latest_time": pa.array([state.latest_time_us for state in values], pa.int64()).cast(MICROSECONDS),
+            "value_sum": pa.array([state.value_sum for state in values], arrays.SUM),
+            "value_min": pa.array([state.value_min for state in values], arrays.QUANTITY),
+            "value_max": pa.array([state.value_max for state in values], arrays.QUANTITY),
+            "value_latest": pa.array([state.value_latest for state in values], arrays.QUANTITY),
+            "latest_time": arrays.times([state.latest_time_us for state in values]),
             "latest_offset": pa.array([state.latest_offset for state in values], pa.uint64()),
-            "digest": _digests(state.digest for state in values),
+            "digest": arrays.digests(state.digest for state in values),
         }
     )
 
@@ -85,17 +61,17 @@ def dead_letters_table(decision: Decision, catalog_version: int) -> pa.Table:
     count = len(rejected)
     return pa.table(
         {
-            "epoch": _constant(decision.epoch, count, pa.string()),
-            "topic": _constant(decision.topic, count, pa.string()),
-            "partition": _constant(decision.partition, count, pa.uint32()),
+            "epoch": arrays.constant(decision.epoch, count, pa.string()),
+            "topic": arrays.constant(decision.topic, count, pa.string()),
+            "partition": arrays.constant(decision.partition, count, pa.uint32()),
             "offset": pa.array([one.offset for one in rejected], pa.uint64()),
             "reason": pa.array([one.reason for one in rejected], pa.string()),
             "field": pa.array([one.field for one in rejected], pa.string()),
             "detail": pa.array([one.detail.encode("utf-8", "backslashreplace") for one in rejected], pa.binary()),
             "key": pa.array([one.key for one in rejected], pa.binary()),
             "raw": pa.array([one.raw for one in rejected], pa.binary()),
-            "logged_at": pa.array([one.logged_at_ms for one in rejected], MILLISECONDS),
-            "catalog_version": _constant(catalog_version, count, pa.uint32()),
+            "logged_at": pa.array([one.logged_at_ms for one in rejected], arrays.MILLISECONDS),
+            "catalog_version": arrays.constant(catalog_version, count, pa.uint32()),
         }
     )
 
@@ -116,12 +92,12 @@ def positions_table(
             "duplicate": pa.array([one.duplicate for one in decisions], pa.uint64()),
             "rejected": pa.array([len(one.rejected) for one in decisions], pa.uint64()),
             "absent": pa.array([one.absent for one in decisions], pa.uint64()),
-            "digest": _digests(sum(event.digest for event in one.accepted) % DIGEST_MODULUS for one in decisions),
-            "catalog_version": _constant(catalog_version, count, pa.uint32()),
-            "logged_at_last": pa.array([one.logged_at_last_ms for one in decisions], MILLISECONDS),
-            "flushed_at": _constant(flushed_at, count, MILLISECONDS),
-            "worker": _constant(worker, count, pa.string()),
-            "code_version": _constant(code_version, count, pa.string()),
+            "digest": arrays.digests(accepted_events_of(one).digest for one in decisions),
+            "catalog_version": arrays.constant(catalog_version, count, pa.uint32()),
+            "logged_at_last": pa.array([one.logged_at_last_ms for one in decisions], arrays.MILLISECONDS),
+            "flushed_at": arrays.constant(flushed_at, count, arrays.MILLISECONDS),
+            "worker": arrays.constant(worker, count, pa.string()),
+            "code_version": arrays.constant(code_version, count, pa.string()),
         }
     )
 
@@ -132,13 +108,13 @@ def _key_columns(
     count = len(keys)
     first = {version: one.position_first for version, one in series.items()}
     return {
-        "meter": _texts([key[0] for _, key in keys]),
-        "subject": _texts([day[0] for day, _ in keys]),
-        "window_start": pa.array([key[2] for _, key in keys], pa.int64()).cast(SECONDS),
+        "meter": arrays.texts([key[0] for _, key in keys]),
+        "subject": arrays.texts([day[0] for day, _ in keys]),
+        "window_start": pa.array([key[2] for _, key in keys], pa.int64()).cast(arrays.SECONDS),
         "dimensions": _dimensions([key for _, key in keys], series),
         "meter_version": pa.array([key[1] for _, key in keys], pa.uint32()),
-        "epoch": _constant(epoch, count, pa.string()),
-        "partition": _constant(partition, count, pa.uint32()),
+        "epoch": arrays.constant(epoch, count, pa.string()),
+        "partition": arrays.constant(partition, count, pa.uint32()),
         "position_first": pa.array([first[key[0], key[1]] for _, key in keys], pa.uint64()),
     }
 
@@ -155,25 +131,3 @@ def _dimensions(keys: Sequence[StateKey], series: SeriesByVersion) -> pa.Array:
     return pa.MapArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.array(flat_names, pa.string()), pa.array(flat_values, pa.string())
     )
-
-
-def _times(times: Sequence[datetime]) -> pa.Array:
-    """Events share times, and a time costs far more to convert than a whole number."""
-    microseconds = {time: Moment(time).time_us for time in set(times)}
-    return pa.array([microseconds[time] for time in times], pa.int64()).cast(MICROSECONDS)
-
-
-def _texts(texts: Sequence[str]) -> pa.Array:
-    """Most often all events of a flush share source and type, and one text is converted once."""
-    if texts and texts.count(texts[0]) == len(texts):
-        return _constant(texts[0], len(texts), pa.string())
-    return pa.array(texts, pa.string())
-
-
-def _digests(digests: Iterable[int]) -> pa.Array:
-    joined = b"".join([one.to_bytes(16, "little") for one in digests])
-    return pa.Array.from_buffers(DIGEST, len(joined) // 16, [None, pa.py_buffer(joined)])
-
-
-def _constant(value: object, count: int, kind: pa.DataType) -> pa.Array:
-    return pa.repeat(pa.scalar(value, kind), count)

@@ -6,8 +6,9 @@ so a replay decides alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ Identity = tuple[str, str, str]
 
 FALSE_POSITIVE_RATE: Final = 0.001
 CAPACITY_FIRST: Final = 1_000_000
+KEYS_AT_A_TIME: Final = 100_000
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -38,6 +40,12 @@ def identity_key(identity: Identity) -> int:
     """
     subject, source, id_ = identity
     return xxhash.xxh3_64_intdigest(_prefix(subject, source) + id_.encode())
+
+
+def identity_keys(subjects: Sequence[str], sources: Sequence[str], ids: Sequence[str]) -> list[int]:
+    """`identity_key` of many."""
+    prefixes = map(_prefix, subjects, sources)
+    return [xxhash.xxh3_64_intdigest(prefix + id_.encode()) for prefix, id_ in zip(prefixes, ids, strict=True)]
 
 
 @lru_cache(maxsize=65_536)
@@ -63,19 +71,31 @@ class KeyFilter:
                 return True
         return False
 
+    def places(self, keys: Sequence[int]) -> list[int]:
+        """Where among `keys` those stand that may have been seen."""
+        found: list[int] = []
+        for one in self._filters:
+            found += [place for place, key in enumerate(keys) if key in one]
+        return sorted(set(found)) if len(self._filters) > 1 else found
+
     def add(self, key: int) -> None:
         """Take in one key."""
+        self.update((key,))
+
+    def update(self, keys: Iterable[int]) -> None:
+        """Take in many keys."""
+        waiting = iter(keys)
+        while taken := list(islice(waiting, self._room())):
+            self._filters[-1].update(taken)
+            self._count_in_last += len(taken)
+
+    def _room(self) -> int:
+        """How many keys the last filter can take at once, which is a new one when it was full."""
         if self._count_in_last >= self._capacity:
             self._capacity *= 2
             self._filters.append(Bloom(self._capacity, FALSE_POSITIVE_RATE))
             self._count_in_last = 0
-        self._filters[-1].add(key)
-        self._count_in_last += 1
-
-    def update(self, keys: Iterable[int]) -> None:
-        """Take in many keys."""
-        for key in keys:
-            self.add(key)
+        return min(self._capacity - self._count_in_last, KEYS_AT_A_TIME)
 
 
 def is_repeat(mine: Standing, others: Iterable[Standing]) -> Standing | None:

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from aggregators import columns
-from aggregators.decide import Accepted, Decision
+from aggregators.decide import Decision
 from aggregators.fold import DayKey
 from aggregators.partition import Partition
 
@@ -39,11 +39,6 @@ class Flush(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, list[pa.Table]]
     catalog_version: int
     days: frozenset[DayKey]
-
-    @property
-    def accepted(self) -> list[Accepted]:
-        """All events of the flush."""
-        return [one for decision in self.decisions for one in decision.accepted]
 
 
 def build_flush(partitions: Sequence[Partition], generation: int, catalog_version: int) -> Flush | None:

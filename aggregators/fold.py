@@ -12,8 +12,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
-from schemas.quantity import EXACT, ZERO
+from schemas.meter_columns import Seen, seen_alone
+from schemas.quantity import ZERO, add_all
 from schemas.rollup import DIGEST_MODULUS
 
 DAY_S: Final = 86_400
@@ -53,6 +56,35 @@ class Moment:
         self.day = since.days
         self.window_s = time_s - time_s % WINDOW_S
         self.time_us = time_s * 1_000_000 + since.microseconds
+
+
+class EventsToFold(msgspec.Struct, frozen=True, gc=False):
+    """What folding needs of the events of a batch, beside what the meters saw: parallel columns."""
+
+    offsets: Sequence[int]
+    times_us: Sequence[int]
+    digests: Sequence[int]
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Events of one batch with a subject, a window and dimensions in common, ascending by offset.
+
+    `rows` says where they stand in the events' columns, `places` where in what a meter version saw.
+    """
+
+    day: DayKey
+    window_s: int
+    dimensions: tuple[str, ...]
+    rows: Sequence[int]
+    places: Sequence[int]
+    events: EventsToFold
+
+    def after(self, position: int) -> Group:
+        """Those with a greater offset."""
+        offsets = self.events.offsets
+        kept = [at for at, row in enumerate(self.rows) if offsets[row] > position]
+        rows, places = [self.rows[at] for at in kept], [self.places[at] for at in kept]
+        return Group(self.day, self.window_s, self.dimensions, rows, places, self.events)
 
 
 class State:
@@ -115,32 +147,42 @@ class Fold:
         self._keys_count += len(states)
 
     def add(
-        self, day: DayKey, moment: Moment, offset: int, digest: int, measured: Sequence[tuple[Series, Measurement]]
+        self, day: DayKey, moment: Moment, offset: int, digest: int, measured: Iterable[tuple[Series, Measurement]]
     ) -> None:
-        """Fold one event; its day must be in memory. An offset that a state already includes changes nothing there."""
-        window_s = moment.window_s
-        states = self._days[day]
+        """Fold one event by itself."""
+        events = EventsToFold([offset], [moment.time_us], [digest])
         for series, one in measured:
-            key = (series.name, series.number, window_s, one.dimensions)
-            state = states.get(key)
-            if state is None:
-                state = states[key] = State()
-                self._keys_count += 1
-            elif offset <= state.position:
-                continue
-            state.position = offset
-            state.events_count += 1
-            state.digest = (state.digest + digest) % DIGEST_MODULUS
-            if series.folds_values:
-                _fold_value(state, one.value, moment.time_us, offset)
-            elif series.folds_members and (state.members is None or one.member not in state.members):
-                if state.members is None:
-                    state.members = {}
-                state.members[one.member] = offset
-                self._new_members.append((day, key, one.member, offset))
-            if not state.is_dirty:
-                state.is_dirty = True
-                self._dirty.append((day, key, state))
+            group = Group(day, moment.window_s, one.dimensions, [0], [0], events)
+            self.add_group(series, group, seen_alone(series.version, 0, one))
+
+    def add_group(self, series: Series, group: Group, seen: Seen) -> None:
+        """Fold a group; its day must be in memory. An offset that the state already includes changes nothing."""
+        offsets = group.events.offsets
+        states = self._days[group.day]
+        key = (series.name, series.number, group.window_s, group.dimensions)
+        state = states.get(key)
+        if state is None:
+            state = states[key] = State()
+            self._keys_count += 1
+        elif offsets[group.rows[0]] <= state.position:
+            group = group.after(state.position)
+            if not group.rows:
+                return
+        state.position = offsets[group.rows[-1]]
+        state.events_count += len(group.rows)
+        state.digest = sum(map(group.events.digests.__getitem__, group.rows), state.digest) % DIGEST_MODULUS
+        if series.folds_values:
+            _fold_values(state, group, seen.values)
+        elif series.folds_members:
+            members = state.members = {} if state.members is None else state.members
+            for row, place in zip(group.rows, group.places, strict=True):
+                member = seen.members[place]
+                if member not in members:
+                    members[member] = offsets[row]
+                    self._new_members.append((group.day, key, member, offsets[row]))
+        if not state.is_dirty:
+            state.is_dirty = True
+            self._dirty.append((group.day, key, state))
 
     def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[tuple[DayKey, StateKey, str, int]]]:
         """(changed states, new members) since the last call, to be written before anything else is folded."""
@@ -164,13 +206,18 @@ class Fold:
                 self._keys_count -= len(self._days.pop(day))
 
 
-def _fold_value(state: State, value: Decimal, time_us: int, offset: int) -> None:
-    state.value_sum = EXACT.add(state.value_sum, value)
-    if state.value_min is None or state.value_max is None:
-        state.value_min = state.value_max = value
-    elif value < state.value_min:
-        state.value_min = value
-    elif value > state.value_max:
-        state.value_max = value
-    if state.value_latest is None or (time_us, offset) > (state.latest_time_us, state.latest_offset):
-        state.value_latest, state.latest_time_us, state.latest_offset = value, time_us, offset
+def _fold_values(state: State, group: Group, column: Sequence[Decimal]) -> None:
+    values = [column[place] for place in group.places]
+    state.value_sum = add_all(state.value_sum, values)
+    least, greatest = min(values), max(values)
+    if state.value_min is None or least < state.value_min:
+        state.value_min = least
+    if state.value_max is None or greatest > state.value_max:
+        state.value_max = greatest
+    times_us = [group.events.times_us[row] for row in group.rows]
+    time_us = max(times_us)
+    if state.value_latest is None or time_us >= state.latest_time_us:
+        # Of equal times the later offset is the latest, and every offset here is later than those folded before.
+        at = len(times_us) - 1 - times_us[::-1].index(time_us)
+        state.value_latest, state.latest_time_us = values[at], time_us
+        state.latest_offset = group.events.offsets[group.rows[at]]

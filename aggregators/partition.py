@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
-from aggregators.decide import Accepted, Decision, merge
+import msgspec
+
+from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
-from aggregators.fold import DayKey, Fold, Moment, Series, State, StateKey
+from aggregators.fold import DayKey, Fold, Series, State, StateKey
 from aggregators.store import LedgerEnd
+from aggregators.usage import groups, usage_of
 from schemas.meter import MeterVersion
 
 LoadDays = Callable[[Sequence[DayKey], Mapping[tuple[str, int], int]], dict[DayKey, dict[StateKey, State]]]
@@ -43,25 +45,17 @@ class Partition:
             self._series_of[id(one)] = series
 
     def take_in(self, decision: Decision, load_days: LoadDays) -> None:
-        """Fold a decision and keep it for the next flush."""
-        moments: dict[datetime, Moment] = {}
-        days: dict[DayKey, None] = {}
-        placed: list[tuple[DayKey, Moment, Accepted]] = []
-        for one in decision.accepted:
-            if one.measured:
-                time = one.event.time
-                moment = moments.get(time)
-                if moment is None:
-                    moment = moments[time] = Moment(time)
-                day = (one.event.subject, moment.day)
-                days[day] = None
-                placed.append((day, moment, one))
-        self._ensure_days(list(days), load_days)
-        series_of = self._series_of
-        add = self.fold.add
-        for day, moment, one in placed:
-            add(day, moment, one.offset, one.digest, [(series_of[id(version)], seen) for version, seen in one.measured])
-        self.pending.append(decision)
+        """Fold a decision and keep the rest of it for the next flush."""
+        usage = decision.usage
+        if usage is None:
+            usage = usage_of(decision.accepted)
+        grouped = list(groups(usage))
+        self._ensure_days(list(dict.fromkeys(one.day for _, found in grouped for one in found)), load_days)
+        for seen, found in grouped:
+            series = self._series_of[id(seen.version)]
+            for group in found:
+                self.fold.add_group(series, group, seen)
+        self.pending.append(msgspec.structs.replace(decision, usage=None))
         self.next_offset = decision.last + 1
 
     def take_pending(self) -> Decision | None:

@@ -200,7 +200,7 @@ class Pipeline:
 
     def _take_in(self, batch: RecordBatch) -> None:
         partition = self._partitions[batch.partition]
-        batch = _from(batch, partition.next_offset)
+        batch = batch.starting_at(partition.next_offset)
         if not batch.offsets:
             return
         decider = self._decider
@@ -280,7 +280,8 @@ class Pipeline:
         self._in_flight -= 1
         self._days_in_flight.popleft()
         if self._decider is not None:
-            self._decider.flushed(flush.accepted)
+            for decision in flush.decisions:
+                self._decider.flushed(decision.accepted)
         if self._in_flight == 0 and self._pending_events == 0:
             self.unflushed_since_s = None
         else:
@@ -303,18 +304,3 @@ class Pipeline:
                 self._store.write(flush)
             self._on_flushed(flush.generation, flush.decisions)
             self._durable.put(flush)
-
-
-def _from(batch: RecordBatch, offset: int) -> RecordBatch:
-    """The batch without the records before `offset`, which were taken already."""
-    offsets = batch.offsets
-    if not offsets or offsets[0] >= offset:
-        return batch
-    start = next((index for index, one in enumerate(offsets) if one >= offset), len(offsets))
-    return msgspec.structs.replace(
-        batch,
-        offsets=offsets[start:],
-        timestamps_ms=batch.timestamps_ms[start:],
-        keys=batch.keys[start:],
-        values=batch.values[start:],
-    )

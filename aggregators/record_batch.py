@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import msgspec
@@ -21,3 +22,18 @@ class RecordBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timestamps_ms: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+
+    def starting_at(self, offset: int) -> RecordBatch:
+        """The batch without the records before `offset`, which were taken already."""
+        if not self.offsets or self.offsets[0] >= offset:
+            return self
+        start = bisect_left(self.offsets, offset)
+        return RecordBatch(
+            topic=self.topic,
+            partition=self.partition,
+            generation=self.generation,
+            offsets=self.offsets[start:],
+            timestamps_ms=self.timestamps_ms[start:],
+            keys=self.keys[start:],
+            values=self.values[start:],
+        )

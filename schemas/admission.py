@@ -6,16 +6,20 @@ Pure. Built once for each catalog version; an event costs one decode of the fiel
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from schemas.errors import EventRejectedError
-from schemas.meter import EventReader, Measurement, MeterReading, MeterVersion, measure_by, paths_of, reading_of
-from schemas.usage_event import UsageEvent
+from schemas.event_fields import EventReader
+from schemas.meter import Measurement, MeterReading, MeterVersion, measure_by, paths_of, reading_of
+from schemas.meter_columns import ColumnReader, Seen, joined, seen_alone
+from schemas.usage_event import EventColumns, UsageEvent
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 _SHOWN_TYPE_MAX: Final = 80
 
@@ -24,6 +28,7 @@ class _Span(msgspec.Struct, frozen=True, gc=False):
     """The meter versions in force during one stretch of time, and the one reader of all their fields."""
 
     read: EventReader
+    read_columns: ColumnReader
     versions: tuple[tuple[MeterVersion, MeterReading], ...]
 
 
@@ -32,6 +37,13 @@ class _Timeline(msgspec.Struct, frozen=True, gc=False):
 
     starts: tuple[datetime, ...]
     spans: tuple[_Span, ...]
+
+
+class Measured(msgspec.Struct, frozen=True, gc=False):
+    """What the meters see of many events, by meter version, and why some are rejected, by row."""
+
+    seen: list[Seen]
+    rejections: dict[int, EventRejectedError]
 
 
 class Admission:
@@ -77,20 +89,52 @@ class Admission:
                 measured.append((version, one))
         return measured
 
-    def readable(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
-        """The same for an event that an earlier catalog accepted: versions that cannot read it do not count it."""
-        timeline = self._timelines.get(event.type)
-        if timeline is None:
-            return []
-        span = timeline.spans[bisect_right(timeline.starts, event.time)]
-        fields = span.read.read(event)
-        measured: list[tuple[MeterVersion, Measurement]] = []
-        for version, reading in span.versions:
-            with suppress(EventRejectedError):
-                one = measure_by(reading, fields)
-                if one is not None:
-                    measured.append((version, one))
-        return measured
+    def measure(self, events: EventColumns, rows: Sequence[int]) -> Measured:
+        """`measurements` of many events, the rows ascending; cheap where they share a type and meter versions."""
+        found: dict[int, list[Seen]] = {}
+        rejections: dict[int, EventRejectedError] = {}
+        for span, within in self._by_span(events, rows):
+            seen, doubtful = span.read_columns.see(events, within) if span is not None else ([], set(within))
+            for one in seen:
+                found.setdefault(id(one.version), []).append(one)
+            for row in sorted(doubtful):
+                try:
+                    for version, measurement in self.measurements(events.at(row)):
+                        found.setdefault(id(version), []).append(seen_alone(version, row, measurement))
+                except EventRejectedError as rejection:
+                    rejections[row] = rejection
+        return Measured([joined(several) for several in found.values()], rejections)
+
+    def _by_span(self, events: EventColumns, rows: Sequence[int]) -> Iterator[tuple[_Span | None, Sequence[int]]]:
+        """The rows that share their meter versions; None with those whose type is unknown."""
+        types, times = events.types, events.times
+        for event_type, within in _grouped(rows, [types[row] for row in rows]).items():
+            timeline = self._timelines.get(event_type)
+            if timeline is None:
+                yield None, within
+            elif not timeline.starts:
+                yield timeline.spans[0], within
+            else:
+                places = [bisect_right(timeline.starts, times[row]) for row in within]
+                for place, together in _grouped(within, places).items():
+                    yield timeline.spans[place], together
+
+    def with_readable(self, seen: Sequence[Seen], events: EventColumns, rows: Sequence[int]) -> list[Seen]:
+        """`seen` and these rows, accepted by an earlier catalog: versions that cannot read one do not count it."""
+        found: dict[int, list[Seen]] = {id(one.version): [one] for one in seen}
+        for row in rows:
+            event = events.at(row)
+            timeline = self._timelines.get(event.type)
+            if timeline is None:
+                continue
+            span = timeline.spans[bisect_right(timeline.starts, event.time)]
+            fields = span.read.read(event)
+            for version, reading in span.versions:
+                with suppress(EventRejectedError):
+                    one = measure_by(reading, fields)
+                    if one is not None:
+                        found.setdefault(id(version), []).append(seen_alone(version, row, one))
+        return [joined(several) for several in found.values()]
 
 
 def check_time(event: UsageEvent, logged_at: datetime, *, ahead_s_max: int, age_s_max: int) -> None:
@@ -109,6 +153,16 @@ def check_time(event: UsageEvent, logged_at: datetime, *, ahead_s_max: int, age_
         )
 
 
+def _grouped(rows: Sequence[int], keys: Sequence[_Key]) -> dict[_Key, Sequence[int]]:
+    """The rows by their keys, in order."""
+    if rows and keys.count(keys[0]) == len(keys):
+        return {keys[0]: rows}
+    groups: dict[_Key, list[int]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        groups.setdefault(key, []).append(row)
+    return dict(groups)
+
+
 def _timeline(versions: list[MeterVersion]) -> _Timeline:
     """Cut time at every start and end, so that one binary search finds all versions in force."""
     edges = sorted({edge for one in versions for edge in (one.start, one.end) if edge is not None})
@@ -125,4 +179,6 @@ def _in_force(version: MeterVersion, low: datetime | None) -> bool:
 
 def _span(versions: list[MeterVersion]) -> _Span:
     paths = frozenset(path for one in versions for path in paths_of(one.meter))
-    return _Span(EventReader(paths), tuple((one, reading_of(one.meter)) for one in versions))
+    reader = EventReader(paths)
+    readings = tuple((one, reading_of(one.meter)) for one in versions)
+    return _Span(reader, ColumnReader(readings, reader), readings)

@@ -6,23 +6,20 @@ Pure: `measure` turns one event into what one meter sees of it, and nothing else
 from __future__ import annotations
 
 import enum
-import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Meta
 
 from schemas.errors import EventRejectedError
+from schemas.event_fields import EventReader as EventReader  # noqa: PLC0414 - whoever measures reads fields first
+from schemas.event_fields import Fields, decode_text
 from schemas.quantity import ZERO, QuantityError, parse_quantity, parse_token
-from schemas.usage_event import UsageEvent
 
 WINDOW_S: Final = 900
 """Length of a rollup window: every IANA zone's day starts on a multiple of 15 minutes."""
-
-TEXT_BYTES_MAX: Final = 1_024
-"""Longest value of a dimension or of a counted member."""
 
 FieldPath = Annotated[
     str,
@@ -94,96 +91,15 @@ class MeterVersion(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime | None
 
 
+_PRESENT: Final = ""
+
+
 class Measurement(msgspec.Struct, frozen=True, gc=False):
     """What one meter sees of one event. `dimensions` follow the sorted names of `group_by`."""
 
     dimensions: tuple[str, ...]
     value: Decimal
     member: str
-
-
-SHORT_BYTES_MAX: Final = 64
-"""Longest JSON text that is remembered once it was read."""
-TEXTS_MAX: Final = 20_000
-"""How many of them."""
-
-_PRESENT: Final = ""
-_NULL: Final = Raw(b"null")
-_SCALAR = re.compile(rb'["\-0-9tf]')
-_decode_text = msgspec.json.Decoder(str).decode
-_texts: dict[bytes | None, str] = {}
-"""JSON text → what `scalar_text` makes of it, whatever the path; a cache, so that sharing it changes no answer."""
-
-
-class Fields(dict[str, bytes | None]):
-    """The raw JSON text of an event's fields by path, None for none. Meters share groups of dimensions."""
-
-    __slots__ = ("_groups",)
-
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-    def text(self, path: str) -> str:
-        """`scalar_text` of a field. Groups and members repeat, so short ones are looked up."""
-        raw = self[path]
-        text = _texts.get(raw)
-        if text is None:
-            text = scalar_text(path, raw)
-            if raw is not None and len(raw) <= SHORT_BYTES_MAX:
-                if len(_texts) >= TEXTS_MAX:
-                    _texts.clear()
-                _texts[raw] = text
-        return text
-
-    def group(self, paths: tuple[str, ...]) -> tuple[str, ...]:
-        """The texts of several fields."""
-        group = self._groups.get(paths)
-        if group is None:
-            group = self._groups[paths] = tuple([self.text(path) for path in paths])
-        return group
-
-
-class EventReader:
-    """Reads the fields that a set of meters needs from an event's `data`, each once, as JSON text.
-
-    Built once a catalog version; `read` costs one msgspec decode into a struct of exactly those fields.
-    """
-
-    def __init__(self, paths: frozenset[str]) -> None:
-        self._paths = tuple(sorted(paths))
-        chains = {path: _attributes(path) for path in self._paths}
-        self._plain = [(path, chain[0]) for path, chain in chains.items() if len(chain) == 1]
-        self._nested = [(path, chain) for path, chain in chains.items() if len(chain) > 1]
-        self._nests = any(long.startswith(f"{short}.") for short in self._paths for long in self._paths)
-        self._decode = msgspec.json.Decoder(_struct_for(self._paths, "Data")).decode
-
-    def read(self, event: UsageEvent) -> Fields:
-        """The raw JSON text of every path; None where it is absent, null, or its parent is no object."""
-        if self._nests:
-            return self._read_loosely(event)
-        try:
-            data = self._decode(event.data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return self._read_loosely(event)
-        found = Fields()
-        for path, attribute in self._plain:
-            raw = bytes(getattr(data, attribute))
-            found[path] = None if raw == b"null" else raw
-        for path, chain in self._nested:
-            value: Any = data
-            for attribute in chain:
-                value = getattr(value, attribute)
-                if value is None:
-                    break
-            found[path] = None if value is None else _given(bytes(value))
-        return found
-
-    def _read_loosely(self, event: UsageEvent) -> Fields:
-        """The same for data of an unexpected shape (a list, a number), and for paths read whole and in parts."""
-        found = Fields()
-        for path in self._paths:
-            found[path] = _given(_descend(bytes(event.data), path.split(".")))
-        return found
 
 
 def paths_of(meter: Meter) -> frozenset[str]:
@@ -231,77 +147,17 @@ def measure_by(reading: MeterReading, fields: Fields) -> Measurement | None:
         if raw is None:
             return None
         if reading.is_number:
-            value = _number(path, raw)
+            value = read_number(path, raw)
         elif reading.is_member:
             member = fields.text(path)
     return Measurement(fields.group(reading.dimension_paths), value, member)
 
 
-def scalar_text(path: str, raw: bytes | None) -> str:
-    """The text a scalar groups under: a string's content, a number as written, `true`, `false`, '' for none."""
-    if raw is None:
-        return ""
-    if raw[:1] == b'"':
-        try:
-            text = _decode_text(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EventRejectedError("invalid_dimension", f"data.{path}", f"data.{path} is no valid text") from error
-    elif _SCALAR.match(raw):
-        text = raw.decode("ascii")
-    else:
-        raise EventRejectedError(
-            "invalid_dimension", f"data.{path}", f"data.{path} must be a string, number, boolean or null"
-        )
-    if len(text) * 4 > TEXT_BYTES_MAX and len(text.encode()) > TEXT_BYTES_MAX:
-        raise EventRejectedError(
-            "invalid_dimension", f"data.{path}", f"data.{path} is longer than {TEXT_BYTES_MAX} bytes"
-        )
-    return text
-
-
-def _number(path: str, raw: bytes) -> Decimal:
+def read_number(path: str, raw: bytes) -> Decimal:
+    """The exact number in a JSON text, quoted or not. Raises EventRejectedError."""
     try:
-        return parse_quantity(_decode_text(raw)) if raw[:1] == b'"' else parse_token(raw)
+        return parse_quantity(decode_text(raw)) if raw[:1] == b'"' else parse_token(raw)
     except QuantityError as error:
         raise EventRejectedError(error.reason, f"data.{path}", f"data.{path}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventRejectedError("invalid_number", f"data.{path}", f"data.{path} is not a decimal number") from error
-
-
-def _given(raw: bytes | None) -> bytes | None:
-    return None if raw is None or raw == b"null" else raw
-
-
-def _descend(raw: bytes, steps: list[str]) -> bytes | None:
-    for step in steps:
-        if raw[:1] != b"{":
-            return None
-        members = msgspec.json.decode(raw, type=dict[str, Raw])
-        if step not in members:
-            return None
-        raw = bytes(members[step])
-    return raw
-
-
-def _attributes(path: str) -> tuple[str, ...]:
-    """An attribute name for each step; no two different steps share one, or one meter would read another's value."""
-    return tuple(f"f_{step.replace('_', '__').replace('-', '_d')}" for step in path.split("."))
-
-
-def _struct_for(paths: tuple[str, ...], name: str) -> type[msgspec.Struct]:
-    """A struct with just these fields; a step on the way to several paths becomes a struct of its own."""
-    children: dict[str, list[str]] = {}
-    for path in paths:
-        head, _, rest = path.partition(".")
-        children.setdefault(head, []).append(rest)
-    fields: list[tuple[str, Any, Any]] = []
-    renames: dict[str, str] = {}
-    for head, rests in children.items():
-        attribute = _attributes(head)[0]
-        renames[attribute] = head
-        nested = tuple(rest for rest in rests if rest)
-        if nested:
-            fields.append((attribute, _struct_for(nested, f"{name}_{len(fields)}") | None, None))
-        else:
-            fields.append((attribute, Raw, _NULL))
-    return msgspec.defstruct(name, fields, rename=renames, gc=False)

@@ -7,6 +7,7 @@ number of events can fill; arithmetic that would have to round raises instead.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import (
     Clamped,
     Context,
@@ -16,6 +17,7 @@ from decimal import (
     InvalidOperation,
     Overflow,
     Rounded,
+    localcontext,
 )
 from typing import Final
 
@@ -31,6 +33,7 @@ EXACT: Final = Context(prec=80, traps=[Inexact, Rounded, InvalidOperation, Overf
 _PLAIN_PATTERN: Final = rf"-?(?:0|[1-9][0-9]{{0,{INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{DECIMALS_MAX}}})?"
 _PLAIN = re.compile(_PLAIN_PATTERN, re.ASCII)
 _PLAIN_TOKEN = re.compile(_PLAIN_PATTERN.encode())
+_PLAIN_LINES = re.compile(rf"(?:{_PLAIN_PATTERN}\n)*+".encode())
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
@@ -67,6 +70,24 @@ def parse_token(token: bytes) -> Decimal:
     if _PLAIN_TOKEN.fullmatch(token):
         return Decimal(token.decode()) or ZERO
     return parse_quantity(token.decode("ascii"))
+
+
+def parse_tokens(tokens: Sequence[bytes]) -> list[Decimal] | None:
+    """`parse_token` of many at one look; None when one of them is not in its common form."""
+    if not tokens:
+        return []
+    lines = b"".join([b"\n".join(tokens), b"\n"])
+    if lines.count(b"\n") != len(tokens) or _PLAIN_LINES.fullmatch(lines) is None:
+        return None
+    return [number or ZERO for number in map(Decimal, lines.decode().split())]
+
+
+def add_all(start: Decimal, numbers: Sequence[Decimal]) -> Decimal:
+    """The exact sum of `start` and all numbers."""
+    if len(numbers) == 1:
+        return EXACT.add(start, numbers[0])
+    with localcontext(EXACT):
+        return sum(numbers, start)
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:

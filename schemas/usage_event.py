@@ -7,6 +7,7 @@ required: without them nothing can be billed. Identity is (`subject`, `source`, 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -57,6 +58,31 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False):
     subject: str
     time: datetime
     data: msgspec.Raw
+
+
+class EventColumns(msgspec.Struct, frozen=True, gc=False):
+    """Valid events column by column: parallel lists of what a `UsageEvent` has."""
+
+    ids: list[str]
+    sources: list[str]
+    types: list[str]
+    subjects: list[str]
+    times: list[datetime]
+    datas: list[msgspec.Raw]
+
+    def identity(self, row: int) -> tuple[str, str, str]:
+        """(subject, source, id)."""
+        return self.subjects[row], self.sources[row], self.ids[row]
+
+    def take(self, rows: Sequence[int]) -> EventColumns:
+        """Some of the events."""
+        return columns_of([self.at(row) for row in rows])
+
+    def at(self, row: int) -> UsageEvent:
+        """One event, by itself."""
+        return UsageEvent(
+            self.ids[row], self.sources[row], self.types[row], self.subjects[row], self.times[row], self.datas[row]
+        )
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -117,6 +143,51 @@ def decode_event(record: bytes | None) -> UsageEvent:
     return UsageEvent(id_, source, type_, subject, parse_time(envelope.time), envelope.data)
 
 
+def columns_of(events: Sequence[UsageEvent]) -> EventColumns:
+    """Events as columns."""
+    return EventColumns(
+        [one.id for one in events],
+        [one.source for one in events],
+        [one.type for one in events],
+        [one.subject for one in events],
+        [one.time for one in events],
+        [one.data for one in events],
+    )
+
+
+def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
+    """What `decode_event` makes of many records, for half the price; None when it would reject any of them.
+
+    What makes it cheaper is that a look at all of a column tells that every text in it is good.
+    """
+    found = [record for record in records if record]
+    if len(found) != len(records) or not found:
+        return None
+    if any(len(record) > 2 * NESTING_MAX and _nesting(record) > NESTING_MAX for record in found):
+        return None
+    try:
+        envelopes = [_decode_envelope(record) for record in found]
+        together = b"\n".join(found)
+        if not together.isascii():
+            _check_utf8(together)
+        columns = EventColumns(
+            [one.id for one in envelopes],
+            [one.source for one in envelopes],
+            [one.type for one in envelopes],
+            [one.subject for one in envelopes],
+            [parse_time(one.time) for one in envelopes],
+            [one.data for one in envelopes],
+        )
+        _check_ids(columns.ids)
+        for field, texts in (("source", columns.sources), ("type", columns.types), ("subject", columns.subjects)):
+            if not _checked.issuperset(texts):
+                for text in set(texts) - _checked:
+                    _check_once(field, text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, EventRejectedError):
+        return None
+    return columns if {one.specversion for one in envelopes} == {"1.0"} else None
+
+
 @lru_cache(maxsize=8_192)  # events come in bursts that share a time
 def parse_time(text: str) -> datetime:
     """The UTC time of an RFC 3339 text, cut to microseconds, so that no event crosses into the next period.
@@ -155,12 +226,26 @@ def check_text(field: str, text: str) -> None:
         raise EventRejectedError("invalid_text", field, f"{field} has control characters")
 
 
+def _check_ids(ids: Sequence[str]) -> None:
+    """`check_text` of every id."""
+    together = "".join(ids)
+    if "" in ids or max(map(len, ids)) > IDENTITY_BYTES_MAX or not (together.isascii() and together.isprintable()):
+        for id_ in ids:
+            check_text("id", id_)
+
+
 def event_digest(record: bytes) -> int:
     """128 bits of the record's SHA-256, little-endian.
 
     ClickHouse computes the same as `reinterpretAsUInt128(substring(SHA256(raw), 1, 16))`.
     """
     return int.from_bytes(sha256(record).digest()[:16], "little")
+
+
+def event_digests(records: Sequence[bytes]) -> list[int]:
+    """`event_digest` of many."""
+    number = int.from_bytes
+    return [number(sha256(record).digest()[:16], "little") for record in records]
 
 
 def identity_hash(subject: str, source: str, id_: str) -> bytes:
