@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
 from schemas.catalog import Catalog
-from schemas.catalog_check import KEY_OF
+from schemas.meter import Meter
+from schemas.plan import Plan
+from schemas.subscription import Migration
+
+_SECTIONS: Final = ("event_types", "meters", "customers", "plans", "subscriptions", "migrations")
+_KEYS: Final = ("id", "at", "start")
+"""What tells the records of a list apart, where they have it: a charge's id, the day of a change or a pause."""
 
 
 class Change(enum.Enum):
@@ -41,31 +49,52 @@ class EntryChange(msgspec.Struct, frozen=True, kw_only=True):
 def catalog_changes(before: Catalog | None, after: Catalog) -> list[EntryChange]:
     """Every entry that differs, in the order of the sections and then of the names; empty when nothing does."""
     changes: list[EntryChange] = []
-    for section in ("event_types", *KEY_OF):
+    for section in _SECTIONS:
         old, new = _entries(before, section), _entries(after, section)
         for name in sorted({*old, *new}):
-            fields = _field_changes(old.get(name, {}), new.get(name, {}))
-            if name not in old:
-                changes.append(EntryChange(change=Change.ADDED, section=section, name=name, fields=fields))
-            elif name not in new:
-                changes.append(EntryChange(change=Change.REMOVED, section=section, name=name, fields=fields))
-            elif fields:
-                changes.append(EntryChange(change=Change.CHANGED, section=section, name=name, fields=fields))
+            was, now = old.get(name), new.get(name)
+            if was == now:
+                continue
+            change = Change.ADDED if name not in old else Change.REMOVED if name not in new else Change.CHANGED
+            fields = _field_changes(dict(_entry_leaves(was)), dict(_entry_leaves(now)))
+            if fields or change is not Change.CHANGED:
+                changes.append(EntryChange(change=change, section=section, name=name, fields=fields))
     return changes
 
 
-def _entries(catalog: Catalog | None, section: str) -> dict[str, dict[str, str]]:
-    """The entries of a section by name, each as its fields' texts."""
+def _entries(catalog: Catalog | None, section: str) -> dict[str, Any]:
+    """The entries of a section by the names that people know them by."""
     if catalog is None:
         return {}
-    if section == "event_types":
-        return {name: {} for name in catalog.event_types}
-    key = KEY_OF[section]
-    entries = {}
+    found: dict[str, Any] = {}
     for entry in getattr(catalog, section):
-        values: Mapping[str, Any] = msgspec.to_builtins(entry)
-        entries[str(values[key])] = dict(_leaves("", {name: value for name, value in values.items() if name != key}))
-    return entries
+        name = _name(entry)
+        count = 2
+        while name in found:
+            name, count = f"{_name(entry)} ({count})", count + 1
+        found[name] = entry
+    return found
+
+
+def _name(entry: Any) -> str:
+    if isinstance(entry, Meter):
+        return entry.name
+    if isinstance(entry, Plan):
+        return entry.id if entry.version == 1 else f"{entry.id} version {entry.version}"
+    if isinstance(entry, Migration):
+        return f"{entry.plan} version {entry.from_version} to {entry.to_version} on {entry.at}"
+    return entry if isinstance(entry, str) else str(entry.id)
+
+
+def _entry_leaves(entry: Any) -> list[tuple[str, str]]:
+    """The fields of an entry with their texts; those its name says, and those left at their default, are not there."""
+    if not isinstance(entry, msgspec.Struct):
+        return []
+    if isinstance(entry, Migration):
+        said: tuple[str, ...] = ("plan", "from_version", "to_version", "at")
+    else:
+        said = ("name",) if isinstance(entry, Meter) else ("id", "version") if isinstance(entry, Plan) else ("id",)
+    return list(_record_leaves("", entry, said))
 
 
 def _field_changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[FieldChange, ...]:
@@ -77,17 +106,53 @@ def _field_changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Fiel
     )
 
 
-def _leaves(path: str, value: Any) -> list[tuple[str, str]]:
-    """Every scalar with its path; records in a list by their id, others by their place, and lists of texts whole."""
-    if isinstance(value, dict):
-        dot = "." if path else ""
-        return [leaf for name, one in value.items() for leaf in _leaves(f"{path}{dot}{name}", one)]
-    if isinstance(value, (list, tuple)) and any(isinstance(one, dict) for one in value):
-        return [
-            leaf
-            for place, one in enumerate(value)
-            for leaf in _leaves(f"{path}[{one.get('id', place)}]", {k: v for k, v in one.items() if k != "id"})
-        ]
-    if value is None or value in ("", [], ()):
-        return []
-    return [(path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
+def _record_leaves(path: str, record: msgspec.Struct, named: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every scalar below a record with its path."""
+    dot = f"{path}." if path else ""
+    tag = record.__struct_config__.tag
+    if tag is not None:
+        yield f"{dot}{record.__struct_config__.tag_field}", str(tag)
+    for name, encoded, default in _fields(type(record)):
+        value = getattr(record, name)
+        if encoded not in named and value != default:
+            yield from _leaves(f"{dot}{encoded}", value)
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Records in a list go by their id or day, others by their place; a list of texts is one text."""
+    if isinstance(value, msgspec.Struct):
+        yield from _record_leaves(path, value)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _leaves(f"{path}.{name}", one)
+    elif isinstance(value, tuple) and any(isinstance(one, msgspec.Struct) for one in value):
+        for place, one in enumerate(value):
+            key = next((key for key in _KEYS if hasattr(one, key)), "")
+            at = f"{path}[{getattr(one, key) if key else place}]"
+            found = list(_record_leaves(at, one, (key,)))
+            yield from found or [(at, "{}")]
+    else:
+        yield path, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, tuple | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+@lru_cache(maxsize=128)
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Each field's name, its name in a file, and its default; a required one has none that equals anything."""
+    return tuple(
+        (
+            field.name,
+            field.encode_name,
+            field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default,
+        )
+        for field in msgspec.structs.fields(kind)
+    )

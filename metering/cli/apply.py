@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -18,6 +19,9 @@ from metering.cli.billing_tables import console
 from metering.cli.connection import database_client, whoami
 from metering.clock import SystemClock
 from metering.config import load_settings
+
+SHOWN_MAX: Final = 50
+"""How many changes of one kind in one section are printed."""
 
 _SIGNS = {Change.ADDED: ("+", "green"), Change.CHANGED: ("~", "yellow"), Change.REMOVED: ("-", "red")}
 
@@ -82,7 +86,12 @@ def _show(out: Console, done: Applied) -> None:
 
 
 def _show_changes(out: Console, changes: Sequence[EntryChange]) -> None:
+    """Every change, but of many of one kind only the first: nobody reads a hundred thousand new customers."""
+    seen: Counter[tuple[str, Change]] = Counter()
     for entry in changes:
+        seen[entry.section, entry.change] += 1
+        if seen[entry.section, entry.change] > SHOWN_MAX:
+            continue
         sign, colour = _SIGNS[entry.change]
         out.print(Text(f"{sign} {entry.section} {entry.name}", style=f"bold {colour}"))
         for field in entry.fields:
@@ -90,3 +99,8 @@ def _show_changes(out: Console, changes: Sequence[EntryChange]) -> None:
                 out.print(Text(f"    - {field.field}: {field.before}", style="red"))
             if field.after is not None:
                 out.print(Text(f"    + {field.field}: {field.after}", style="green"))
+    for (section, change), count in seen.items():
+        if count > SHOWN_MAX:
+            sign, colour = _SIGNS[change]
+            more = f"{sign} {count - SHOWN_MAX:,} more {section} {change.value}: --json names them all"
+            out.print(Text(more, style=f"bold {colour}"))
