@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
@@ -46,19 +48,25 @@ class EntryChange(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[FieldChange, ...]
 
 
-def catalog_changes(before: Catalog | None, after: Catalog) -> list[EntryChange]:
-    """Every entry that differs, in the order of the sections and then of the names; empty when nothing does."""
+def catalog_changes(before: Catalog | None, after: Catalog, *, detailed_max: int | None = None) -> list[EntryChange]:
+    """Every entry that differs, in the order of the sections and then of the names; empty when nothing does.
+
+    Of more than `detailed_max` entries of a section that were added (or changed, or removed), the rest has no fields.
+    """
     changes: list[EntryChange] = []
     for section in _SECTIONS:
         old, new = _entries(before, section), _entries(after, section)
+        seen: Counter[Change] = Counter()
         for name in sorted({*old, *new}):
             was, now = old.get(name), new.get(name)
             if was == now:
                 continue
             change = Change.ADDED if name not in old else Change.REMOVED if name not in new else Change.CHANGED
-            fields = _field_changes(dict(_entry_leaves(was)), dict(_entry_leaves(now)))
-            if fields or change is not Change.CHANGED:
-                changes.append(EntryChange(change=change, section=section, name=name, fields=fields))
+            seen[change] += 1
+            fields: tuple[FieldChange, ...] = ()
+            if detailed_max is None or seen[change] <= detailed_max:
+                fields = _field_changes(dict(_entry_leaves(was)), dict(_entry_leaves(now)))
+            changes.append(EntryChange(change=change, section=section, name=name, fields=fields))
     return changes
 
 
@@ -140,6 +148,8 @@ def _text(value: Any) -> str:
         return str(value.value)
     if isinstance(value, date | datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, tuple | bool):
         return json.dumps(value, ensure_ascii=False)
     return str(value)

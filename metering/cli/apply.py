@@ -64,7 +64,9 @@ def apply(
             digest=after.digest,
             changed=changed,
             dry_run=dry_run,
-            changes=catalog_changes(before.catalog if before else None, read.catalog),
+            changes=catalog_changes(
+                before.catalog if before else None, read.catalog, detailed_max=None if json else SHOWN_MAX
+            ),
             rebuild=catalog_store.unfilled_meters(client, after) if changed else [],
         )
     if json:

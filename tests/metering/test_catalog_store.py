@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from threading import Barrier
 
 import msgspec
@@ -21,6 +21,7 @@ from metering.migrate import migrate
 from metering.testing import ClickHouseUnderTest
 from schemas.catalog import AppliedCatalog, Catalog
 from schemas.errors import CatalogError, InvariantViolationError, RequestError
+from schemas.subscription import Migration
 
 CLOCK = FixedClock(datetime(2013, 1, 1, tzinfo=UTC))
 FIRST = parse_catalog("""
@@ -209,3 +210,82 @@ def test_the_difference_names_every_field_that_changes() -> None:
         ("changed", "plans", "basic", [("charges[fee].amount", "1.10", "1.20")]),
     ]
     assert catalog_changes(SECOND, SECOND) == []
+
+
+BEFORE_LIFE = """
+customers:
+- {id: UA, subjects: [UA]}
+- {id: AA, subjects: [AA], credits: [{id: hi, amount: 5, currency: USD, start: 2013-01-01}]}
+plans:
+- {id: basic, charges: [{id: fee, model: flat, amount: 1}]}
+subscriptions:
+- {id: ua, customer: UA, plan: basic, start: 2013-01-01}
+"""
+AFTER_LIFE = """
+customers: [{id: UA, subjects: [UA], discounts: [{id: loyal, percent: 5, periods: 3}]}, {id: AA, subjects: [AA]}]
+plans:
+- {id: basic, charges: [{id: fee, model: flat, amount: 1, discounts: [{id: promo, amount: 1}]}]}
+- id: basic
+  version: 2
+  effective_from: 2013-06-01
+  charges: [{id: fee, model: flat, amount: 2}]
+  prices: {EUR: {charges: [{id: fee, model: flat, amount: 3}]}}
+migrations:
+- {plan: basic, from_version: 1, to_version: 2, at: 2013-07-01, customers: [UA]}
+subscriptions:
+- id: ua
+  customer: UA
+  plan: basic
+  start: 2013-01-01
+  pauses: [{start: 2013-02-01, end: 2013-03-01}]
+  changes: [{at: 2013-04-01, plan: basic, version: 1}]
+  overrides: [{id: fee, model: flat, amount: 0.50}]
+"""
+
+
+def test_the_difference_tells_versions_migrations_changes_pauses_discounts_and_grants_apart() -> None:
+    before, after = parse_catalog(BEFORE_LIFE), parse_catalog(AFTER_LIFE)
+    found = {
+        (one.change.value, one.section, one.name): [
+            f"{field.field}: {field.before} -> {field.after}" for field in one.fields
+        ]
+        for one in catalog_changes(before, after)
+    }
+
+    assert found == {
+        ("changed", "customers", "AA"): [
+            "credits[hi].amount: 5 -> None", "credits[hi].currency: USD -> None",
+            "credits[hi].start: 2013-01-01 -> None",
+        ],
+        ("changed", "customers", "UA"): [
+            "discounts[loyal].percent: None -> 5", "discounts[loyal].periods: None -> 3",
+        ],
+        ("changed", "plans", "basic"): ["charges[fee].discounts[promo].amount: None -> 1"],
+        ("added", "plans", "basic version 2"): [
+            "effective_from: None -> 2013-06-01", "charges[fee].model: None -> flat", "charges[fee].amount: None -> 2",
+            "prices.EUR.charges[fee].model: None -> flat", "prices.EUR.charges[fee].amount: None -> 3",
+        ],
+        ("changed", "subscriptions", "ua"): [
+            "changes[2013-04-01].plan: None -> basic", "changes[2013-04-01].version: None -> 1",
+            "pauses[2013-02-01].end: None -> 2013-03-01",
+            "overrides[fee].model: None -> flat", "overrides[fee].amount: None -> 0.50",
+        ],
+        ("added", "migrations", "basic version 1 to 2 on 2013-07-01"): ['customers: None -> ["UA"]'],
+    }  # fmt: skip
+
+
+def test_of_many_changes_of_one_kind_only_the_first_have_their_fields() -> None:
+    customers = parse_catalog("customers: [{id: a, subjects: [a]}, {id: b, subjects: [b]}, {id: c, subjects: [c]}]")
+
+    found = catalog_changes(None, customers, detailed_max=2)
+
+    assert [(one.name, bool(one.fields)) for one in found] == [("a", True), ("b", True), ("c", False)]
+
+
+def test_two_migrations_of_one_day_are_told_apart() -> None:
+    plans = parse_catalog(AFTER_LIFE)
+    moved = Migration(plan="basic", from_version=1, to_version=2, at=date(2013, 7, 1), customers=("AA",))
+
+    found = catalog_changes(plans, msgspec.structs.replace(plans, migrations=(*plans.migrations, moved)))
+
+    assert [(one.change.value, one.name) for one in found] == [("added", "basic version 1 to 2 on 2013-07-01 (2)")]
