@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ingest.problems import PROBLEM_JSON, Problem, problem_of
 from metering.config import Settings
@@ -121,8 +121,15 @@ class _BoundedHttp(HttpToolsProtocol):
         )
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer and close; what else is on its way is not read."""
+        """Answer and close; what else is on its way is not read.
+
+        While an earlier request of the connection waits for its answer, this would be taken for that one: then none.
+        """
         self._stop_timer()
+        begun: RequestResponseCycle | None = self.cycle
+        if self.pipeline or (begun is not None and not begun.response_complete):
+            self.transport.close()
+            return
         body = msgspec.json.encode(problem)
         head = (
             f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {PROBLEM_JSON}\r\n"
