@@ -19,6 +19,8 @@ from schemas.errors import SettingError
 
 PREFIX = "METERING_"
 FILE_SUFFIX = "_FILE"
+FOR_TESTS = frozenset({"METERING_CHARGE_CASES", "METERING_STRIPE_MOCK"})
+"""Variables that tests read and that are no settings."""
 
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -184,6 +186,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="How long after a period's end it may be closed, so that late events still count.")
     ] = 86_400
 
+    delivery_timeout_s: Annotated[
+        float, Meta(gt=0, description="How long an export waits for one answer of Stripe, AWS or a webhook.")
+    ] = 10.0
+    delivery_attempts_max: Annotated[
+        int, Meta(ge=1, description="How often an export tries a request that is not answered, before it stops.")
+    ] = 6
+    delivery_pause_s: Annotated[
+        float, Meta(gt=0, description="Pause before an export tries again for the first time; it doubles each time.")
+    ] = 0.5
+    delivery_lease_s: Annotated[
+        float, Meta(gt=0, description="How long an export that went silent keeps others from taking its place.")
+    ] = 300.0
+    stripe_api_key: Annotated[str, Meta(description="Stripe's API key. Secret.", extra={"secret": True})] = ""
+    stripe_url: Annotated[str, Meta(description="Address in place of Stripe's own, for a proxy or a mock.")] = ""
+    aws_product_code: Annotated[str, Meta(description="Product code of the listing at AWS Marketplace.")] = ""
+    aws_region: Annotated[str, Meta(description="AWS region that usage is reported to.")] = "us-east-1"
+    aws_access_key_id: Annotated[
+        str, Meta(description="AWS access key. Empty: credentials from where boto3 always looks.")
+    ] = ""
+    aws_secret_access_key: Annotated[
+        str, Meta(description="Secret of that access key. Secret.", extra={"secret": True})
+    ] = ""
+    aws_url: Annotated[str, Meta(description="Address in place of AWS's own, for a proxy or a mock.")] = ""
+    webhook_url: Annotated[str, Meta(description="Where `metering export --to webhook` posts lines.")] = ""
+    webhook_secret: Annotated[
+        str, Meta(description="What webhook requests are signed with. Secret.", extra={"secret": True})
+    ] = ""
+    focus_provider: Annotated[str, Meta(description="Who sells, as FOCUS exports name it: your company.")] = ""
+    focus_service_category: Annotated[
+        str, Meta(description="Service category of FOCUS 1.2 that your product belongs to.")
+    ] = "Other"
+
     log_level: Annotated[str, Meta(description="`debug`, `info`, `warning` or `error`.")] = "info"
 
     @property
@@ -228,7 +262,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     for variable, given in environ.items():
         text = given
-        if not variable.startswith(PREFIX) or variable == "METERING_CHARGE_CASES":
+        if not variable.startswith(PREFIX) or variable in FOR_TESTS:
             continue
         name = variable[len(PREFIX) :].lower()
         if name not in hints and variable.endswith(FILE_SUFFIX) and name[: -len(FILE_SUFFIX)] in hints:

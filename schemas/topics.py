@@ -8,6 +8,8 @@ import msgspec
 
 USAGE_EVENTS: Final = "usage.events.v1"
 DEAD_LETTERS: Final = "usage.dead_letters.v1"
+BILLING_LINE_ITEMS: Final = "billing.line_items.v1"
+"""Frozen line items, keyed by customer, a record each, with the header `line_item_id`."""
 
 BATCH_BYTES_MAX: Final = 1_048_576
 """Kafka's `max.message.bytes` limits a producer's whole batch, and clients fill batches of up to 1 MB by default."""
@@ -43,4 +45,16 @@ def topic_shapes(*, partitions: int, retention_ms: int, event_bytes_max: int) ->
             partitions=1,
             config={**common, "retention.ms": "-1", "max.message.bytes": str(2 * batch_bytes_max)},
         ),
+    )
+
+
+def line_items_topic(*, partitions: int) -> TopicShape:
+    """The topic that `metering export --to kafka` writes to, and creates when it is not there.
+
+    It is written in transactions, so its offsets have holes: nothing counts on theirs.
+    """
+    return TopicShape(
+        name=BILLING_LINE_ITEMS,
+        partitions=partitions,
+        config={"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "LogAppendTime"},
     )

@@ -217,7 +217,7 @@ class Demo:
     ) -> None:
         files = [self._out / "usage_monthly.csv"]
         write_usage(files[0], usage)
-        for export_format in ExportFormat:
+        for export_format in (ExportFormat.CSV, ExportFormat.JSONL):
             files.append(self._out / f"line_items.{export_format.value}")
             export_runs(client, [run for run, _ in runs], export_format, files[-1])
         meters = list(catalog.meters)

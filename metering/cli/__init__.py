@@ -20,6 +20,7 @@ COMMANDS: Final = (
     "usage",
     "close",
     "export",
+    "check-export",
     "verify",
     "rebuild",
     "dead-letters",

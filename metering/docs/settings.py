@@ -20,6 +20,7 @@ SECTIONS: Final = (
     ("Events", ("event_",)),
     ("Workers", ("flush_", "worker_", "state_")),
     ("Billing", ("grace_",)),
+    ("Exports", ("delivery_", "stripe_", "aws_", "webhook_", "focus_")),
     ("Logs", ("log_",)),
 )
 """Headings, and the beginnings of the names that stand below each; the first that fits counts."""
