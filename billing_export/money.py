@@ -25,6 +25,7 @@ _ROUNDINGS: Final = {
 }
 _EVEN: Final = _ROUNDINGS[MoneyRounding.HALF_EVEN]
 
+_ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 _PLACES: Final = {places: Decimal((0, (1,), -places)) for places in (UNROUNDED_DECIMALS_MAX, DECIMALS_MAX)}
 
@@ -107,6 +108,8 @@ def format_amount(amount: Decimal) -> str:
 
 
 def _decimal(number: Decimal | Fraction, decimals: int) -> Decimal:
+    if not number:
+        return _ZERO
     if isinstance(number, Decimal):
         rounded = _EVEN.quantize(number, _PLACES[decimals])
         if rounded == number:

@@ -18,7 +18,7 @@ from billing_export.money import as_quantity, cumulative_parts, unrounded
 from billing_export.rate_limits import committed, limited, scaled
 from billing_export.rate_number import EXACT, Convert, N, Note, Share, to_decimal, to_fraction
 from billing_export.rate_percentage import needs_each_event
-from billing_export.rate_quantity import Allowance, billables, combined
+from billing_export.rate_quantity import billables, combined
 from billing_export.rate_records import Change, Context, Rated, Step, Usage
 from billing_export.rate_tiers import negative, tier_shares
 from schemas.charges import (
@@ -38,7 +38,10 @@ from schemas.quantity import ZERO, format_quantity
 __all__ = ["Change", "Context", "Rated", "Step", "Usage", "needs_events", "needs_every_bucket", "rate"]
 
 ORDINARY: Final = Context()
-NOTHING: Final = Usage(quantity=ZERO)
+ROLLED_OVER: Final = "free, rolled over"
+FREE: Final = "free"
+DISCOUNT: Final = "free, by discount"
+NOTHING_RATED: Final = Rated(amount_unrounded=ZERO, unit_amount=None)
 
 
 def needs_events(charge: Charge) -> bool:
@@ -125,32 +128,41 @@ def _rated(charge: MeteredCharge, whole: Usage, context: Context, number: Conver
     """The price of it all, less what was priced before; each is rounded alone, so that prices of parts add up."""
     found: _Found[N] = _price(charge, whole, context, number)
     rated: Rated = _finished(found, with_steps=context.with_steps)
-    if context.previous is None and context.previous_billed is None:
-        return rated
-    before: _Found[N] = _price(charge, context.previous or NOTHING, context, number)
-    less: Rated = _finished(before, with_steps=False)
-    billed: Decimal = less.amount_unrounded if context.previous_billed is None else context.previous_billed
-    already = Step(
-        what="priced before", quantity=format_quantity(-less.quantity_billed), amount=format_quantity(-billed)
-    )
-    return Rated(
+    if context.previous is not None:
+        return _without(rated, found.shares, _price(charge, context.previous, context, number), context)
+    if context.previous_billed is not None:
+        return _less(rated, NOTHING_RATED, context.previous_billed)
+    return rated
+
+
+def _without(rated: Rated, shares: Sequence[Share[N]], before: _Found[N], context: Context) -> Rated:
+    """The price of it all without that of the usage before, or without what was billed for that."""
+    less = _finished(before, with_steps=False)
+    billed = less.amount_unrounded if context.previous_billed is None else context.previous_billed
+    tiers = tier_shares((*shares, *negative(before.shares)))
+    return msgspec.structs.replace(_less(rated, less, billed), tiers=tiers)
+
+
+def _less(rated: Rated, less: Rated, billed: Decimal) -> Rated:
+    quantity, amount = format_quantity(-less.quantity_billed), format_quantity(-billed)
+    already = Step(what="priced before", quantity=quantity, amount=amount)
+    return msgspec.structs.replace(
+        rated,
         amount_unrounded=rated.amount_unrounded - billed,
-        unit_amount=rated.unit_amount,
-        tiers=tier_shares((*found.shares, *negative(before.shares))),
         quantity_billed=rated.quantity_billed - less.quantity_billed,
         free_used=rated.free_used - less.free_used,
         discount_used=rated.discount_used - less.discount_used,
         topped_up=rated.topped_up - less.topped_up,
-        steps=(*rated.steps, already) if context.with_steps else (),
+        steps=(*rated.steps, already) if rated.steps else (),
     )
 
 
 def _price(charge: MeteredCharge, usage: Usage, context: Context, number: Convert[N]) -> _Found[N]:
     zero = number(ZERO)
     allowances = (
-        Allowance("free, rolled over", context.free_quantity_extra),
-        Allowance("free", scaled(charge, charge.free_quantity, context, number)),
-        Allowance("free, by discount", context.discount_quantity),
+        (ROLLED_OVER, context.free_quantity_extra),
+        (FREE, scaled(charge, charge.free_quantity, context, number)),
+        (DISCOUNT, context.discount_quantity),
     )
     used, notes, used_up = billables(_bucketed(charge, usage), charge.rounding, allowances, number)
     amount, quantity, topped_up = zero, zero, zero
@@ -169,7 +181,14 @@ def _price(charge: MeteredCharge, usage: Usage, context: Context, number: Conver
     for note in notes:
         topped_up += note.amount if note.is_top_up else zero
     return _Found(
-        amount, unit_amount, tuple(notes), tuple(shares), quantity, used_up[0] + used_up[1], used_up[2], topped_up
+        amount,
+        unit_amount,
+        tuple(notes),
+        tuple(shares),
+        quantity,
+        used_up.get(ROLLED_OVER, zero) + used_up.get(FREE, zero),
+        used_up.get(DISCOUNT, zero),
+        topped_up,
     )
 
 
@@ -201,7 +220,7 @@ def _steps(notes: Sequence[Note[N]]) -> tuple[Step, ...]:
     """The notes as text; those of the same words as one, where the first of them stands: buckets repeat their tiers."""
     found: dict[str, Note[N]] = {}
     for note in notes:
-        what = str(note.what)
+        what = str(note)
         known = found.get(what)
         found[what] = note if known is None else known.plus(note)
     amounts = cumulative_parts([one.amount for one in found.values()])

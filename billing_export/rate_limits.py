@@ -10,7 +10,7 @@ from billing_export.rate_models import price
 from billing_export.rate_number import Billable, Convert, N, Note, Priced
 from billing_export.rate_records import Context
 from schemas.charges import DynamicCharge, MeteredCharge, PercentageCharge, Proration
-from schemas.quantity import ZERO, format_quantity
+from schemas.quantity import ZERO
 
 
 def scaled(charge: MeteredCharge, whole: Decimal, context: Context, number: Convert[N]) -> N:
@@ -37,7 +37,7 @@ def committed(charge: MeteredCharge, used: Billable[N], context: Context, number
     if is_beyond:
         factor = commitment.overage_factor
         extra = max(difference, number(ZERO)) * (number(factor) - 1)
-        note = Note(f"beyond the commitment at {format_quantity(factor)} times the price", None, extra)
+        note = Note("beyond the commitment at {} times the price", None, extra, numbers=(factor,))
     elif commitment.true_up:
         note = Note("short of the commitment", None, max(-difference, number(ZERO)), is_top_up=True)
     else:
@@ -53,12 +53,12 @@ def limited(charge: MeteredCharge, amount: N, context: Context, number: Convert[
     if charge.minimum is not None and context.minimum_applies:
         least = scaled(charge, charge.minimum, context, number)
         if amount < least:
-            notes.append(Note(f"minimum of {format_quantity(charge.minimum)}", None, least - amount, is_top_up=True))
+            notes.append(Note("minimum of {}", None, least - amount, is_top_up=True, numbers=(charge.minimum,)))
             amount = least
     if charge.maximum is not None:
         most = scaled(charge, charge.maximum, context, number)
         if amount > most:
-            notes.append(Note(f"maximum of {format_quantity(charge.maximum)}", None, most - amount))
+            notes.append(Note("maximum of {}", None, most - amount, numbers=(charge.maximum,)))
     return notes
 
 

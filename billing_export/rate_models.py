@@ -21,7 +21,7 @@ from schemas.charges import (
     Tier,
     VolumeCharge,
 )
-from schemas.quantity import ZERO, format_quantity
+from schemas.quantity import ZERO
 
 
 def price(charge: MeteredCharge, used: Billable[N], number: Convert[N]) -> Priced[N]:
@@ -65,14 +65,14 @@ def matrix_price(charge: MatrixCharge, dimensions: Mapping[str, str]) -> MatrixP
 
 def _per_unit(unit_amount: Decimal, quantity: N, number: Convert[N]) -> Priced[N]:
     amount = quantity * number(unit_amount)
-    return Priced(amount, unit_amount, (Note(f"{format_quantity(unit_amount)} each", quantity, amount),))
+    return Priced(amount, unit_amount, (Note("{} each", quantity, amount, numbers=(unit_amount,)),))
 
 
 def _package(charge: PackageCharge, quantity: N, number: Convert[N]) -> Priced[N]:
     packages = number(Decimal(ceiling(quantity, number(charge.package_size))))
     amount = packages * number(charge.package_amount)
-    what = f"packages of {format_quantity(charge.package_size)} at {format_quantity(charge.package_amount)} each"
-    return Priced(amount, None, (Note(what, packages, amount),))
+    numbers = (charge.package_size, charge.package_amount)
+    return Priced(amount, None, (Note("packages of {} at {} each", packages, amount, numbers=numbers),))
 
 
 def _dynamic(charge: DynamicCharge, used: Billable[N], number: Convert[N]) -> Priced[N]:

@@ -69,19 +69,28 @@ class Share(msgspec.Struct, Generic[N], frozen=True, gc=False):
 
 
 class Note(msgspec.Struct, Generic[N], frozen=True, gc=False):
-    """A step before it is text, which is made only when asked for; `is_top_up` if the amount pays for no usage."""
+    """A step before it is text, which is made only when asked for; `is_top_up` if the amount pays for no usage.
+
+    `what` is a share of a tier, or words in which `numbers` stand for each `{}`.
+    """
 
     what: str | Share[N]
     quantity: N | None
     amount: N
     is_top_up: bool = False
+    numbers: tuple[Decimal, ...] = ()
+
+    def __str__(self) -> str:
+        if isinstance(self.what, Share):
+            return str(self.what)
+        return self.what.format(*map(format_quantity, self.numbers)) if self.numbers else self.what
 
     def plus(self, other: Note[N]) -> Note[N]:
         """Both as one."""
         quantity = self.quantity
         if quantity is not None and other.quantity is not None:
             quantity = quantity + other.quantity
-        return Note(self.what, quantity, self.amount + other.amount, self.is_top_up)
+        return Note(self.what, quantity, self.amount + other.amount, self.is_top_up, self.numbers)
 
 
 class Priced(msgspec.Struct, Generic[N], frozen=True, gc=False):

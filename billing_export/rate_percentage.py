@@ -7,7 +7,7 @@ from decimal import Decimal
 from billing_export.rate_number import Billable, Convert, N, Note, Priced
 from schemas.charges import PercentageCharge
 from schemas.errors import InvariantViolationError
-from schemas.quantity import ZERO, format_quantity
+from schemas.quantity import ZERO
 
 
 def needs_each_event(charge: PercentageCharge) -> bool:
@@ -21,12 +21,12 @@ def percentage(charge: PercentageCharge, used: Billable[N], number: Convert[N]) 
 
     Raises InvariantViolationError when the price depends on each event and the events were not given.
     """
-    if needs_each_event(charge) and used.events is None:
+    if needs_each_event(charge) and used.events is None and (used.quantity_before or used.events_count):
         raise InvariantViolationError(
             f"charge {charge.id!r} is priced event by event, and was given no events", where="rating"
         )
     if not used.quantity_before and charge.event_min is None:
-        return Priced(number(ZERO), None, (Note(_percent(charge), used.quantity, number(ZERO)),))
+        return Priced(number(ZERO), None, (Note("{} percent", used.quantity, number(ZERO), numbers=(charge.rate,)),))
     if needs_each_event(charge):
         return _by_event(charge, used.events or (), number)
     free = min(max(used.quantity, number(ZERO)), number(charge.free_amount or ZERO))
@@ -62,10 +62,6 @@ def _by_event(charge: PercentageCharge, events: tuple[N, ...], number: Convert[N
     return _priced(charge, number, paid=paid, paid_count=paid_count, free=freed, free_count=free_count, limited=limited)
 
 
-def _percent(charge: PercentageCharge) -> str:
-    return f"{format_quantity(charge.rate)} percent"
-
-
 def _limited(charge: PercentageCharge, cost: N, number: Convert[N]) -> N:
     """An event that gives money back is credited, with no more than the most it may cost, and never charged."""
     if charge.event_max is not None:
@@ -92,10 +88,11 @@ def _priced(
         counted = f" of {free_count} events" if free_count else ""
         notes.append(Note(f"free amount{counted}", free, zero))
     rated = paid * number(charge.rate) * number(Decimal("0.01"))
-    notes.append(Note(_percent(charge), paid, rated))
+    notes.append(Note("{} percent", paid, rated, numbers=(charge.rate,)))
     fixed = number(charge.fixed_amount) * paid_count
     if charge.fixed_amount:
-        notes.append(Note(f"{format_quantity(charge.fixed_amount)} for each event", number(Decimal(paid_count)), fixed))
+        count = number(Decimal(paid_count))
+        notes.append(Note("{} for each event", count, fixed, numbers=(charge.fixed_amount,)))
     amount = rated + fixed
     if limited:
         notes.append(Note("least and most that an event costs", None, limited))

@@ -8,8 +8,6 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Final
 
-import msgspec
-
 from billing_export.rate_number import EXACT, Billable, Convert, N, Note
 from billing_export.rate_records import Change, Number, Usage
 from schemas.charges import QuantityRounding, RoundingMode
@@ -40,21 +38,15 @@ def round_quantity(quantity: Number, rounding: QuantityRounding) -> Decimal:
     return _ROUNDING.scaleb(Decimal(number), -rounding.digits)
 
 
-class Allowance(msgspec.Struct, frozen=True):
-    """Units that cost nothing, and the words for them."""
-
-    what: str
-    quantity: Number
-
-
 def combined(previous: Usage, now: Usage) -> Usage:
     """Both usages as one, the previous first. A bucket that both have a part of must stand in one of them only."""
     amount, full = now.amount, now.full_quantity
+    events = previous.events if previous.quantity or previous.events_count else ()
     return Usage(
         quantity=_sum(previous.quantity, now.quantity),
         events_count=previous.events_count + now.events_count,
         amount=None if amount is None else _sum(previous.amount or ZERO, amount),
-        events=None if previous.events is None or now.events is None else previous.events + now.events,
+        events=None if events is None or now.events is None else events + now.events,
         buckets=previous.buckets + now.buckets,
         full_quantity=None if full is None else _sum(previous.full_quantity or ZERO, full),
         changes=previous.changes + now.changes,
@@ -63,9 +55,12 @@ def combined(previous: Usage, now: Usage) -> Usage:
 
 
 def billables(
-    usage: Usage, rounding: QuantityRounding | None, allowances: Sequence[Allowance], number: Convert[N]
-) -> tuple[list[Billable[N]], list[Note[N]], list[N]]:
-    """What is priced of a usage: a billable, or one for each bucket; the notes; how much each allowance gave."""
+    usage: Usage, rounding: QuantityRounding | None, allowances: Sequence[tuple[str, Number]], number: Convert[N]
+) -> tuple[list[Billable[N]], list[Note[N]], dict[str, N]]:
+    """What is priced of a usage: a billable, or one for each bucket; the notes; how much each allowance gave.
+
+    `allowances` are units that cost nothing, each with the words for them, in the order in which they are used up.
+    """
     zero = number(ZERO)
     notes: list[Note[N]] = [Note("used", number(usage.quantity), zero)]
     read = [number(one) for one in (usage.buckets or (usage.quantity,))]
@@ -76,14 +71,14 @@ def billables(
         where = f"{rounding.digits} decimals" if rounding.digits >= 0 else f"{10**-rounding.digits}s"
         notes.append(Note(f"rounded {word} to {where}", sum(quantities, zero), zero))
     rounded = quantities
-    used_up: list[N] = []
-    for allowance in allowances:
-        before = sum(quantities, zero)
-        quantities = _reduced(quantities, number(allowance.quantity), zero)
-        used = before - sum(quantities, zero)
-        used_up.append(used)
-        if used:
-            notes.append(Note(allowance.what, -used, zero))
+    used_up: dict[str, N] = {}
+    for what, free in allowances:
+        if free:
+            before = sum(quantities, zero)
+            quantities = _reduced(quantities, number(free), zero)
+            used_up[what] = before - sum(quantities, zero)
+            if used_up[what]:
+                notes.append(Note(what, -used_up[what], zero))
     if usage.buckets:
         found = [
             Billable(left, before, dimensions=usage.dimensions)

@@ -408,5 +408,17 @@ def test_delta_rating_takes_away_what_the_previous_usage_cost_or_what_was_billed
     assert billed.amount_unrounded == 11
 
 
+def test_what_was_billed_is_taken_away_also_where_no_usage_is_known_of_it() -> None:
+    charge = PercentageCharge(id="c", meter="m", rate=Decimal(10), free_events=1, minimum=Decimal(3))
+    usage = used(50, events=(Decimal(20), Decimal(30)), events_count=2)
+
+    billed = rate(charge, usage, Context(previous_billed=Decimal(1)))
+    nothing_before = rate(charge, usage, Context(previous=used(0), previous_billed=Decimal(1)))
+
+    assert (billed.amount_unrounded, billed.topped_up) == (Decimal(2), Decimal(0))
+    assert [(step.what, step.amount) for step in billed.steps][-1] == ("priced before", "-1")
+    assert nothing_before.amount_unrounded == 2
+
+
 def test_the_account_is_left_out_when_nobody_asks_for_it() -> None:
     assert rate(GRADUATED, used(40), Context(with_steps=False)).steps == ()
