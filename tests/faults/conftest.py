@@ -1,13 +1,15 @@
-"""One stack a test: its own log, its own database, and workers that end with it."""
+"""One stack a test: its own log, its own database, and workers that end with it. A failure says how to replay it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import msgspec
 import pytest
 
 from metering.config import Settings
+from tests.support.fault_numbers import replay_command
+from tests.support.fault_stack import FaultStack, evict, fault_stack_of
 from tests.support.worker_process import Stack, stack_of
 
 
@@ -16,3 +18,22 @@ def stack(service_settings: Settings) -> Iterator[Stack]:
     settings = msgspec.structs.replace(service_settings, kafka_partitions=2, flush_events_max=400, flush_interval_s=0.2)
     with stack_of(settings) as one:
         yield one
+    # A killed worker stays a member until its session times out; the next test is not about that.
+    evict(settings)
+
+
+@pytest.fixture
+def faulty(service_settings: Settings) -> Iterator[FaultStack]:
+    settings = msgspec.structs.replace(service_settings, kafka_partitions=2, flush_events_max=100, flush_interval_s=0.1)
+    with fault_stack_of(settings) as one:
+        yield one
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A random run that failed is worth nothing if it cannot be had again."""
+    report = yield
+    seed = item.callspec.params.get("seed") if hasattr(item, "callspec") else None
+    if report.failed and isinstance(seed, int):
+        report.sections.append(("seed and replay", f"seed {seed}: {replay_command(item.nodeid, seed)}"))
+    return report
