@@ -37,6 +37,9 @@ ONE_EACH: Final = PerUnitCharge(id="case", meter="case", unit_amount=Decimal(1),
 
 EPOCH: Final = dt.datetime(2023, 3, 1, tzinfo=dt.UTC)
 
+MEMBERS_LEAVE: Final = dt.timedelta(hours=12)
+"""A member counts for the day on which it leaves; a sum is lower for the whole day of a negative event."""
+
 
 class UnknownModelError(LookupError):
     """No rule of this project stands behind the model of a case."""
@@ -127,7 +130,10 @@ def _stock_usage(case: Case, proration: Proration) -> Usage:
 
 
 def _stock(case: Case) -> Stock:
-    """A balance from events of a time and a value, or of a time, `add` or `remove`, and a member."""
+    """A balance from events of a time and a value, or of a time, `add` or `remove`, and a member.
+
+    A member is there once however often it is added. Events stand in their order, which days do not tell.
+    """
     written = case.properties.get("period_start")
     first = written or min([str(event[0]) for event in case.events or [] if re.match(r"\d{4}-", str(event[0]))] or [""])
     start = dt.datetime.fromisoformat(first).replace(tzinfo=dt.UTC) if first else EPOCH
@@ -135,13 +141,23 @@ def _stock(case: Case) -> Stock:
     end = start + dt.timedelta(days=int(case.number("period_days", Decimal(62))))
     opening = case.number("initial_value", case.number("carried"))
     changes: list[BalanceChange] = []
+    present: set[str] = set()
     for when, *what in case.events or []:
-        amount = {"add": Decimal(1), "remove": Decimal(-1)}[what[0]] if len(what) > 1 else exact(what[0])
         time = _instant(str(when), start)
+        if len(what) == 1:
+            amount = exact(what[0])
+        elif what[0] == "remove":
+            amount = Decimal(-1 if what[1] in present else 0)
+            present.discard(what[1])
+            time += MEMBERS_LEAVE
+        else:
+            amount = Decimal(0 if what[1] in present else 1)
+            present.add(what[1])
         if time < start:
             opening += amount
         else:
-            changes.append(BalanceChange(time=time, amount=amount))
+            last = changes[-1].time if changes else start
+            changes.append(BalanceChange(time=max(time, last), amount=amount))
     return Stock(start=start, end=end, opening=opening, changes=tuple(changes))
 
 
@@ -152,7 +168,8 @@ def _instant(written: str, start: dt.datetime) -> dt.datetime:
     day = re.match(r"day (\d+) of", written)
     if day is not None:
         return start + dt.timedelta(days=int(day[1]) - 1)
-    return dt.datetime.fromisoformat(written).replace(tzinfo=dt.UTC)
+    time = dt.datetime.fromisoformat(written)
+    return time.replace(tzinfo=time.tzinfo or dt.UTC)
 
 
 def _part(case: Case) -> Fraction:

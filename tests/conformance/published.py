@@ -252,10 +252,9 @@ def _commitment(case: Case, common: dict[str, Any]) -> Charge:
 
 
 def _rounding(case: Case, common: dict[str, Any]) -> Charge:
-    rounding = QuantityRounding(
-        mode=RoundingMode(case.properties.get("rounding_function", "round")),
-        digits=int(case.number("rounding_precision")),
-    )
+    function = case.properties.get("rounding_function")
+    digits = int(case.number("rounding_precision"))
+    rounding = QuantityRounding(mode=RoundingMode(function), digits=digits) if function else None
     return PerUnitCharge(unit_amount=Decimal(1), rounding=rounding, **common)
 
 
