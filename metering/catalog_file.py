@@ -9,11 +9,11 @@ from pathlib import Path as FilePath
 from typing import Final
 
 import msgspec
-from babel.numbers import list_currencies
 
 from metering.catalog_lines import lines_of
 from metering.catalog_reader import CatalogReader
 from metering.catalog_text import Plain, Repeated, plain_of
+from metering.currency import billing_currencies
 from schemas.catalog import Catalog, Customer
 from schemas.catalog_check import KEY_OF, catalog_problems
 from schemas.catalog_parts import Part
@@ -91,8 +91,8 @@ def _located(text: str, where: str, problems: Sequence[Problem]) -> list[str]:
 
 
 def _currency_problems(parts: Sequence[Part]) -> list[Problem]:
-    """Currencies that do not exist. Their shape alone is known to `schemas`; the list is babel's."""
-    known = list_currencies()
+    """Currencies that nobody can be billed in. Their shape alone is known to `schemas`."""
+    known = billing_currencies()
     return [
         Problem(path=path, what=f"found {currency!r}, expected a currency of ISO 4217 such as USD")
         for place, part in parts

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final, get_args
 
 from schemas.catalog_parts import Known, Parts
-from schemas.charges import DynamicCharge, GraduatedPercentageCharge, MeteredCharge, PercentageCharge, Proration
+from schemas.charges import (
+    DynamicCharge,
+    GraduatedPercentageCharge,
+    MeteredCharge,
+    PercentageCharge,
+    Proration,
+    TimeUnit,
+)
 from schemas.meter import Meter
 from schemas.problem import Path, Problem
 
@@ -39,7 +46,7 @@ def _balance_problems(path: Path, charge: MeteredCharge, meter: Meter) -> Iterat
     if charge.time_unit is not None and not is_balance:
         what = f"expected none: meter {meter.name!r} is a {meter.aggregation.value}, not {_TIME_WEIGHTED}"
         yield Problem(path=(*path, "time_unit"), what=f"found {charge.time_unit.value}, {what}")
-    elif charge.time_unit is not None and charge.proration is Proration.NONE:
+    elif charge.time_unit not in (None, TimeUnit.PERIOD) and charge.proration is Proration.NONE:
         what = "expected proration second or day with it: without it the highest balance of the period is charged"
         yield Problem(path=(*path, "time_unit"), what=f"found {charge.time_unit.value}, {what}")
     if charge.bucket is not None and is_balance:

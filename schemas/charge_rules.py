@@ -133,12 +133,11 @@ def _metered_problems(path: Path, charge: MeteredCharge) -> Iterator[Problem]:
 
 
 def priced_otherwise(charge: MeteredCharge) -> str:
-    """Why the number of units does not decide the price, or nothing."""
-    if isinstance(charge, DynamicCharge):
-        return "the events say what they cost"
-    if isinstance(charge, PercentageCharge) and any(
-        one is not None for one in (charge.free_events, charge.free_amount, charge.event_min, charge.event_max)
-    ):
+    """Why free units would have no price to be free of, or nothing."""
+    if not isinstance(charge, PercentageCharge):
+        return ""
+    by_event = any(one is not None for one in (charge.free_events, charge.event_min, charge.event_max))
+    if by_event or (charge.free_amount is not None and charge.fixed_amount):
         return "each event has its own price; see free_events and free_amount"
     return ""
 

@@ -132,15 +132,9 @@ NO_STEPS = "expected none: without tiers, packages or a commitment it changes no
             ["amount_meter: meter 'money' has no dimension 'tier', expected those of group_by"],
         ),
         (
-            f"{DYNAMIC}, free_quantity: 1, commitment: {{quantity: 1}}",
+            f"{BY_EVENT}, free_quantity: 1, commitment: {{quantity: 1}}, discounts: [{{id: d, quantity: 1}}]",
             [
-                "free_quantity: found 1, expected none: the events say what they cost",
-                "commitment.quantity: found 1, expected none: the events say what they cost",
-            ],
-        ),
-        (
-            f"{BY_EVENT}, free_quantity: 1, discounts: [{{id: d, quantity: 1}}]",
-            [
+                f"commitment.quantity: found 1, expected none: {EACH_EVENT}",
                 f"free_quantity: found 1, expected none: {EACH_EVENT}",
                 f"discounts[0].quantity: found 1, expected none: {EACH_EVENT}",
             ],
@@ -240,7 +234,8 @@ GOOD = """\
 - {id: percentage, model: percentage, meter: money, rate: 1.2, fixed_amount: 0.3, free_events: 3, free_amount: 500,
    event_min: 0.5, event_max: 10}
 - {id: steps, model: graduated_percentage, meter: money, tiers: [{up_to: 10, rate: 3, flat_amount: 1}, {rate: 0}]}
-- {id: dynamic, model: dynamic, meter: calls, amount_meter: money, amount_factor: 0.01, group_by: [region]}
+- {id: dynamic, model: dynamic, meter: calls, amount_meter: money, amount_factor: 0.01, group_by: [region],
+   free_quantity: 2}
 - {id: matrix, model: matrix, meter: calls, group_by: [region, tier],
    prices: [{values: {region: eu, tier: a}, unit_amount: 2}, {values: {region: eu}, tiers: [{unit_amount: 1}]}],
    otherwise: {unit_amount: 3}}

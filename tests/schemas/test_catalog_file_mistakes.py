@@ -263,8 +263,8 @@ def test_a_plan_in_another_currency_than_the_customers_is_refused() -> None:
 
     assert mistakes(text) == [
         (
-            "c.yaml:3: subscriptions[0].plan: plan 'p' version 1 has prices in USD, expected EUR, the currency of customer "
-            "'UA'"
+            "c.yaml:3: subscriptions[0].plan: plan 'p' version 1 has prices in USD, expected EUR, the currency of "
+            "customer 'UA'"
         )
     ]
 
@@ -276,8 +276,8 @@ def test_a_plan_in_another_currency_than_the_customers_is_refused() -> None:
         (
             "- a",
             (
-                "1: catalog: found a list, expected a mapping with event_types, meters, customers, plans, subscriptions, "
-                "migrations"
+                "1: catalog: found a list, expected a mapping with event_types, meters, customers, plans, "
+                "subscriptions, migrations"
             ),
         ),
         (

@@ -8,9 +8,11 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from babel.numbers import list_currencies
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing_export import money
 from metering.catalog_file import parse_catalog
 from metering.catalog_lines import lines_of
 from metering.catalog_text import plain_of
@@ -211,3 +213,17 @@ def test_any_json_is_a_catalog_or_every_mistake_has_a_line(value: Any) -> None:
     else:
         problems = []
     assert all(one.startswith("c:") and ": " in one for one in problems)
+
+
+def test_a_plan_can_be_in_every_currency_that_an_amount_can_be_rounded_in_and_in_no_other() -> None:
+    accepted = set()
+    for code in sorted(list_currencies()):
+        try:
+            parse_catalog(f"plans: [{{id: p, currency: {code}, charges: [{{id: f, model: flat, amount: 1}}]}}]")
+        except CatalogError:
+            continue
+        accepted.add(code)
+
+    assert accepted == money.billing_currencies()
+    assert len(accepted) > 150
+    assert accepted.isdisjoint({"DEM", "XAU", "XXX"})
