@@ -18,7 +18,7 @@ LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_SECRET_NAMES: Final = ("password", "secret", "token", "pepper")
+_SECRET_NAMES: Final = ("password", "secret", "token", "pepper", "api_key", "authorization")
 _LOUD_LIBRARIES: Final = ("aiokafka", "faust", "mode", "abc", "urllib3", "httpx", "httpcore", "clickhouse_connect")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# Certificates are checked against the machine's clock, so theirs is that one, too.
-NOW = datetime.now(UTC)
+from metering.clock import SystemClock
+
+# Certificates are checked against the machine's clock.
+NOW = SystemClock().now()
 
 
 class Pair(msgspec.Struct, frozen=True):
