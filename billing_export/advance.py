@@ -65,6 +65,10 @@ class AdvanceCharges:
         self._version_at = {one.sequence: one.catalog_version for one in log}
         self._any = any(_in_advance(plan) for plan in self._catalog.catalog.plans)
 
+    def reconnect(self, client: Client) -> None:
+        """Use another connection from now on."""
+        self._client = client
+
     def of(self, works: Mapping[str, Sequence[TermWork]]) -> dict[str, Advance]:
         """The charges in advance of each customer."""
         changed = {name: subscriptions for name in works if (subscriptions := self._changed(name))}

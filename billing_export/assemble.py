@@ -88,19 +88,42 @@ class Assembly:
     def _drawn(self) -> dict[tuple[str, str], Decimal]:
         return earlier_lines.drawn(self._client, self.run.sequence) if self._log else {}
 
+    @property
+    def parts_count(self) -> int:
+        """How many parts there are."""
+        return -(-len(self.customers) // CUSTOMERS_AT_A_TIME)
+
+    def part(self, number: int) -> list[CustomerWork]:
+        """Some of the customers, in their order, with the questions that their bills ask; parts count from 0."""
+        names = self.customers[number * CUSTOMERS_AT_A_TIME : (number + 1) * CUSTOMERS_AT_A_TIME]
+        works = {name: tuple([term_work(self._catalog, term) for term in self._terms.get(name, ())]) for name in names}
+        advance = self._advance.of(works)
+        rerates = self._rerating.of(names)
+        return [
+            CustomerWork(customer=name, works=works[name], advance=advance[name], rerates=rerates.get(name, ()))
+            for name in names
+        ]
+
     def parts(self) -> Iterator[list[CustomerWork]]:
-        """The customers in their order, some at a time, with the questions that their bills ask."""
-        for first in range(0, len(self.customers), CUSTOMERS_AT_A_TIME):
-            names = self.customers[first : first + CUSTOMERS_AT_A_TIME]
-            works = {
-                name: tuple([term_work(self._catalog, term) for term in self._terms.get(name, ())]) for name in names
-            }
-            advance = self._advance.of(works)
-            rerates = self._rerating.of(names)
-            yield [
-                CustomerWork(customer=name, works=works[name], advance=advance[name], rerates=rerates.get(name, ()))
-                for name in names
-            ]
+        """All parts."""
+        return (self.part(number) for number in range(self.parts_count))
+
+    def answered(self, number: int, read_usage: UsageReader) -> list[LineItem]:
+        """The lines of a part: its questions asked and answered."""
+        part = self.part(number)
+        questions = (question for work in part for question in work.questions())
+        return self.lines(part, answer_all(self, by_customers(questions), read_usage))
+
+    def prime(self) -> None:
+        """Read what all parts share, so that forked processes need not."""
+        _ = self._last, self._rerating, self._advance, self._outstanding, self._drawn
+
+    def reconnect(self, client: Client) -> None:
+        """Use another connection: a forked process must not share its parent's."""
+        self._client = client
+        self.catalogs.reconnect(client)
+        self._rerating.reconnect(client)
+        self._advance.reconnect(client)
 
     def lines(self, part: Sequence[CustomerWork], answers: Answers) -> list[LineItem]:
         """The lines of some customers, in their order."""
@@ -132,14 +155,10 @@ class Assembly:
         return found + settled(self.run, customer, found, self._outstanding, self._drawn)
 
 
-def assemble(assembly: Assembly, read_usage: UsageReader) -> Iterator[tuple[int, list[LineItem]]]:
-    """(customers done so far, lines of some of them) in the run's order."""
-    done = 0
-    for part in assembly.parts():
-        questions = (question for work in part for question in work.questions())
-        answers = answer_all(assembly, by_customers(questions), read_usage)
-        done += len(part)
-        yield done, assembly.lines(part, answers)
+def assemble(assembly: Assembly, read_usage: UsageReader) -> Iterator[LineItem]:
+    """The run's lines, in its order."""
+    for number in range(assembly.parts_count):
+        yield from assembly.answered(number, read_usage)
 
 
 def answer_all(

@@ -20,6 +20,10 @@ class Catalogs:
         self._client = client
         self._kept: dict[int, AppliedCatalog] = {}
 
+    def reconnect(self, client: Client) -> None:
+        """Use another connection from now on."""
+        self._client = client
+
     def load(self, version: int) -> AppliedCatalog:
         """One catalog version. Raises as `catalog_store.load` does."""
         found = self._kept.pop(version, None)

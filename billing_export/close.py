@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -16,9 +17,10 @@ from clickhouse_connect.driver.client import Client
 from billing_export import runs
 from billing_export.assemble import Assembly, assemble
 from billing_export.catalogs import Catalogs
-from billing_export.line_store import count_lines, write_lines
+from billing_export.line_store import Row, count_lines, rows_of, write_rows
+from billing_export.parallel import in_order, without_collector, workers_for
 from billing_export.prepare import due, prepare
-from billing_export.readings import UsageReader
+from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
 from billing_export.run import Run, RunKind, RunState
 from metering.clock import Clock
 from schemas.errors import InvariantViolationError, RunError
@@ -36,16 +38,21 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who closes, with what. `on_step` hears each step, `on_progress` the customers done and all there are."""
+    """Who closes, with what.
+
+    `on_step` hears each step, `on_progress` the customers done and all there are. With `connect_again`, which opens
+    another connection to the same database, large runs are made by several processes.
+    """
 
     client: Client
-    read_usage: UsageReader
+    read_usage: ConnectedReader
     clock: Clock
     grace_s: int
     closed_by: str
     code_version: str
     on_step: Callable[[str], None] = lambda _: None
     on_progress: Callable[[int, int], None] = lambda _, __: None
+    connect_again: Callable[[], Client] | None = None
 
     def close(
         self, label: str, *, customers: Collection[str] = (), kind: RunKind = RunKind.BILL, force: bool = False
@@ -138,15 +145,18 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
             return run
         assembly = Assembly(self.client, run, Catalogs(self.client))
         digest = hashlib.sha256()
-        count = 0
-        for done, lines in assemble(assembly, self.read_usage):
-            self.on_step("lines_read")
-            for document in write_lines(self.client, run, lines, count):
-                digest.update(document)
-                digest.update(b"\n")
-            count += len(lines)
-            self.on_step("lines_written")
-            self.on_progress(done, len(assembly.customers))
+        count = done = 0
+        with without_collector():
+            for rows in self._rows(assembly):
+                self.on_step("lines_read")
+                write_rows(self.client, rows, count)
+                for row in rows:
+                    digest.update(row.document)
+                    digest.update(b"\n")
+                count += len(rows)
+                self.on_step("lines_written")
+                done = min(done + CUSTOMERS_AT_A_TIME, len(assembly.customers))
+                self.on_progress(done, len(assembly.customers))
         stored = count_lines(self.client, run)
         if stored != count:
             raise InvariantViolationError(
@@ -162,22 +172,41 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
         self.on_step("frozen")
         return held
 
+    def _rows(self, assembly: Assembly) -> Iterator[list[Row]]:
+        """The rows of each part, by several processes where it is worth it and connections of their own can be had."""
+        workers = 1 if self.connect_again is None else workers_for(assembly.parts_count)
+
+        def make(number: int) -> list[Row]:
+            return rows_of(assembly.run, assembly.answered(number, self.read_usage))
+
+        if workers == 1:
+            return map(make, range(assembly.parts_count))
+        assembly.prime()
+        return in_order(assembly.parts_count, workers, partial(self._begin, assembly), make)
+
+    def _begin(self, assembly: Assembly) -> Callable[[int], list[Row]]:
+        """What a process makes parts with, on a connection of its own."""
+        if self.connect_again is None:
+            raise InvariantViolationError("processes need connections of their own", where=f"run {assembly.run.id}")
+        client = self.connect_again()
+        assembly.reconnect(client)
+        reader = self.read_usage.on(client)
+        return lambda number: rows_of(assembly.run, assembly.answered(number, reader))
+
     def _lines(self, run: Run) -> list[LineItem]:
         return list(recomputed(self.client, run, self.read_usage))
 
 
 def recomputed(client: Client, run: Run, read_usage: UsageReader) -> Iterator[LineItem]:
     """The lines of a run made anew, whatever was billed, logged and applied since: the same bytes as those frozen."""
-    assembly = Assembly(client, run, Catalogs(client))
-    for _, lines in assemble(assembly, read_usage):
-        yield from lines
+    yield from assemble(Assembly(client, run, Catalogs(client)), read_usage)
 
 
 def close_period(
     client: Client,
     label: str,
     *,
-    read_usage: UsageReader,
+    read_usage: ConnectedReader,
     clock: Clock,
     grace_s: int,
     closed_by: str,

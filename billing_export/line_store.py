@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -46,23 +46,37 @@ class StoredLine(msgspec.Struct, frozen=True, kw_only=True):
     columns: dict[str, str | None]
 
 
-def write_lines(client: Client, run: Run, items: Sequence[LineItem], first_number: int) -> list[bytes]:
-    """Write lines, numbered from `first_number`; returns their documents. Writing them again changes nothing.
+class Row(NamedTuple):
+    """A line that is ready to be stored but for its number: its document, and its other columns as JSON members."""
 
-    Sent as JSON text, because decimals of more than 28 digits do not survive the driver's own conversion for sure.
+    document: bytes
+    more: bytes
+
+
+def rows_of(run: Run, items: Iterable[LineItem]) -> list[Row]:
+    """The lines as rows.
+
+    JSON text, because decimals of more than 28 digits do not survive the driver's own conversion for sure.
     """
-    documents = [encode_line_item(item) for item in items]
     rows = []
-    for number, (item, document) in enumerate(zip(items, documents, strict=True), first_number):
-        more: dict[str, Any] = {"line_number": number, "sequence": run.sequence, "document": document.decode()}
+    for item in items:
+        document = encode_line_item(item)
+        more: dict[str, Any] = {"sequence": run.sequence, "document": document.decode()}
         if item.adjustment is not None:
             more |= msgspec.structs.asdict(item.adjustment)
-        rows.append(document[:-1] + b"," + orjson.dumps(more)[1:])
-    if rows:
-        client.raw_insert(
-            "line_items", _COLUMN_LIST, insert_block=b"\n".join(rows), fmt="JSONEachRow", settings=_INSERT
-        )
-    return documents
+        rows.append(Row(document, orjson.dumps(more)[1:]))
+    return rows
+
+
+def write_rows(client: Client, rows: Sequence[Row], first_number: int) -> None:
+    """Write lines, numbered from `first_number`. Writing them again changes nothing."""
+    if not rows:
+        return
+    texts = [
+        b'%b,"line_number":%d,%b' % (row.document[:-1], number, row.more)
+        for number, row in enumerate(rows, first_number)
+    ]
+    client.raw_insert("line_items", _COLUMN_LIST, insert_block=b"\n".join(texts), fmt="JSONEachRow", settings=_INSERT)
 
 
 def stored_columns(run: Run, item: LineItem, number: int) -> dict[str, str | None]:

@@ -140,7 +140,7 @@ def _adjusting(client: Client, run: Run, catalog: AppliedCatalog, read_usage: Us
         return None
     tried = msgspec.structs.replace(run, customers=asked)
     assembly = Assembly(client, tried, Catalogs(client))
-    found = {line.customer for _, lines in assemble(assembly, read_usage) for line in lines}
+    found = {line.customer for line in assemble(assembly, read_usage)}
     return msgspec.structs.replace(run, customers=tuple(sorted(found))) if found else None
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Final, Protocol
 
 import msgspec
+from clickhouse_connect.driver.client import Client
 
 from schemas.catalog import AppliedCatalog
 from schemas.quantity import ZERO
@@ -74,6 +75,14 @@ class UsageReader(Protocol):
 
     def events(self, catalog: AppliedCatalog, reading: Reading, customers: Sequence[str], cut: Cut) -> Iterable[Event]:
         """Each event's value in time order, opening balances of a time_weighted meter first."""
+        ...
+
+
+class ConnectedReader(UsageReader, Protocol):
+    """One that can go on on another connection, in another process."""
+
+    def on(self, client: Client) -> UsageReader:
+        """The same on another connection."""
         ...
 
 

@@ -56,6 +56,10 @@ class Rerating:
         self._catalogs = catalogs
         self._touched = self._find(last)
 
+    def reconnect(self, client: Client) -> None:
+        """Use another connection from now on."""
+        self._client = client
+
     def of(self, customers: Sequence[str]) -> dict[str, tuple[Rerate, ...]]:
         """The bills to rate again, of each of some customers, in the order in which they were made."""
         touched = [name for name in customers if name in self._touched]
@@ -95,11 +99,10 @@ class Rerating:
             catalogs = [self._catalogs.load(version) for version in {since.catalog_version, self._run.catalog_version}]
             wanted = set(customers)
             for subject, touched in earlier_lines.touched(self._client, since, self._run, max([*ends, period_end])):
-                owners = {one.customer_of(subject) for one in catalogs}
-                for owner in owners:
-                    if owner is not None and owner.id in wanted:
-                        known = found.get(owner.id)
-                        found[owner.id] = touched if known is None else known.together_with(touched)
+                owners = [one.customer_of(subject) for one in catalogs]
+                for owner in {one.id for one in owners if one is not None} & wanted:
+                    known = found.get(owner)
+                    found[owner] = touched if known is None else known.together_with(touched)
         return found
 
     def _may_concern(self, bill: Run, customer: str) -> bool:

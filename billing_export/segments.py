@@ -17,23 +17,20 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     charge: Charge
     phases: tuple[Phase, ...]
+    owner: Owner
 
     @property
     def start(self) -> datetime:
-        return self.phases[0].start
+        return self.owner.start
 
     @property
     def end(self) -> datetime:
-        return self.phases[-1].end
+        return self.owner.end
 
     @property
     def last(self) -> Phase:
         """The phase whose plan version the line names."""
         return self.phases[-1]
-
-    @property
-    def owner(self) -> Owner:
-        return owner_of(self.phases)
 
 
 def owner_of(phases: Sequence[Phase]) -> Owner:
@@ -60,14 +57,16 @@ def segments(phases: Sequence[Phase], timing: Timing) -> list[Segment]:
     for phase in phases:
         if phase.is_trial:
             continue
+        owner = owner_of((phase,))
         for charge in phase.prices.charges:
             if _timing(charge) is not timing:
                 continue
             place = _continued(found, charge, phase)
             if place is None:
-                found.append(Segment(charge=charge, phases=(phase,)))
+                found.append(Segment(charge=charge, phases=(phase,), owner=owner))
             else:
-                found[place] = Segment(charge=charge, phases=(*found[place].phases, phase))
+                whole = (*found[place].phases, phase)
+                found[place] = Segment(charge=charge, phases=whole, owner=owner_of(whole))
     return _due_once(found) if len(phases) > 1 else found
 
 
@@ -77,6 +76,8 @@ def _timing(charge: Charge) -> Timing:
 
 def _continued(found: Sequence[Segment], charge: Charge, phase: Phase) -> int | None:
     """Where the same charge of the same plan ends as this phase begins."""
+    if not found or phase.start == phase.period.start:
+        return None
     for place, one in enumerate(found):
         if one.end == phase.start and one.charge == charge and one.last.plan.id == phase.plan.id:
             return place

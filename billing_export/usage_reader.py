@@ -25,6 +25,10 @@ class RollupReader:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    def on(self, client: Client) -> RollupReader:
+        """The same on another connection."""
+        return RollupReader(client)
+
     def usage(self, catalog: AppliedCatalog, query: UsageQuery) -> Sequence[UsageRow]:
         """The answer, asked in pieces.
 

@@ -67,7 +67,7 @@ def verify_run(client: Client, run: Run, *, on_event: Callable[[int], None] = la
     recount = Recount(assembly.catalogs.load, asked)
     events_count = _count_events(client, run, recount, found, on_event)
     _compare_ledger(client, run, found)
-    expected = (line for _, lines in assemble(assembly, recount) for line in lines)
+    expected = assemble(assembly, recount)
     lines_count = _compare_lines(client, run, expected, found)
     return Verified(runs=(run,), lines_count=lines_count, events_count=events_count, differences=found.listed())
 

@@ -21,6 +21,7 @@ from billing_export.totals import run_totals, totals_of
 from billing_export.usage_reader import RollupReader
 from metering.cli.billing_tables import console, run_fields, show_lines, show_totals
 from metering.cli.connection import database_client, whoami
+from metering.clickhouse import connect
 from metering.clock import SystemClock
 from metering.config import Settings, load_settings
 from metering.version import CODE_VERSION
@@ -83,6 +84,7 @@ def close(
                 closed_by=whoami(),
                 code_version=CODE_VERSION,
                 on_progress=show,
+                connect_again=lambda: connect(settings),
             )
             if dry_run:
                 labels = [period] if period else _due(closer, customers)

@@ -34,7 +34,7 @@ def metering(settings: Settings, *arguments: str, status: int = 0) -> str:
 def test_a_month_is_closed_exported_and_verified(world: UsageTables, tmp_path: Path) -> None:
     closed = json.loads(metering(world.settings, "close", "--period", "2013-01", "--no-wait", "--json"))
     again = metering(world.settings, "close", "--period", "2013-01")
-    exported = metering(world.settings, "export", "--period", "2013-01", "--format", "csv", "--out", str(tmp_path))
+    exported = metering(world.settings, "export", "--period", "2013-01", "--to", "csv", "--out", str(tmp_path))
     verified = metering(world.settings, "verify", "--period", "2013-01")
 
     assert (closed["changed"], closed["run"], closed["lines_count"]) == (True, "2013-01.1", 10)
@@ -43,20 +43,33 @@ def test_a_month_is_closed_exported_and_verified(world: UsageTables, tmp_path: P
         ("bolt", "37", "JPY"),
     ]
     assert "Nothing changed: run 2013-01.1 was closed at" in again
-    assert exported == f"{tmp_path}/line_items_2013-01.csv: 10 lines of run 2013-01.1\n"
-    assert len((tmp_path / "line_items_2013-01.csv").read_text().splitlines()) == 11
+    assert exported == f"{tmp_path}/2013-01.1/line_items.csv: 10 lines of run 2013-01.1\n"
+    assert len((tmp_path / "2013-01.1" / "line_items.csv").read_text().splitlines()) == 11
     assert verified == "Run 2013-01.1: 10 lines are what their events say (8 events read).\n"
 
 
 def test_a_dry_run_shows_lines_and_leaves_the_period_open(world: UsageTables, tmp_path: Path) -> None:
     shown = metering(world.settings, "close", "--period", "2013-01", "--no-wait", "--dry-run")
-    refused = metering(
-        world.settings, "export", "--period", "2013-01", "--format", "csv", "--out", str(tmp_path), status=1
-    )
+    refused = metering(world.settings, "export", "--period", "2013-01", "--to", "csv", "--out", str(tmp_path), status=1)
 
     assert "12345678.223456789012" in shown
     assert shown.endswith("Nothing was frozen.\n")
     assert "period 2013-01 was never closed" in refused
+
+
+def test_due_periods_are_closed_in_their_order_and_then_nothing_is_due(world: UsageTables) -> None:
+    closed = json.loads(metering(world.settings, "close", "--due", "--customer", "bolt", "--no-wait", "--json"))
+    again = metering(world.settings, "close", "--due", "--customer", "bolt", "--no-wait")
+
+    assert [(one["run"], one["customers"], one["lines_count"]) for one in closed["runs"]] == [
+        ("2013-01.1", ["bolt"], 6)
+    ]
+    assert again == "Nothing is due.\n"
+
+
+def test_contradicting_options_are_refused(world: UsageTables) -> None:
+    assert "one of --period and --due is needed" in metering(world.settings, "close", status=2)
+    assert "--due takes neither" in metering(world.settings, "close", "--due", "--force", status=2)
 
 
 def test_verify_fails_by_exit_code_and_names_the_line(world: UsageTables) -> None:

@@ -12,10 +12,11 @@ from threading import Barrier
 
 import msgspec
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from billing_export import runs
 from billing_export.close import STEPS
-from billing_export.line_store import read_lines, write_lines
+from billing_export.line_store import read_lines, rows_of, write_rows
 from billing_export.run import Run, RunState
 from metering import catalog_store
 from metering.catalog_file import parse_catalog
@@ -196,7 +197,7 @@ def test_lines_of_another_making_stop_the_run_before_it_is_frozen(world: UsageTa
     assert wanted is not None
     claimed = runs.claim(world.client, wanted)
     stray = closer(world.client).preview("2013-01")[0]
-    write_lines(world.client, claimed, [msgspec.structs.replace(stray, run=claimed.id)], 99)
+    write_rows(world.client, rows_of(claimed, [msgspec.structs.replace(stray, run=claimed.id)]), 99)
 
     with pytest.raises(InvariantViolationError, match="has 10 lines but 11 are stored"):
         close(world.client)
@@ -276,6 +277,98 @@ def test_a_closer_killed_at_any_step_leaves_the_same_lines_to_the_next(world: Us
     done = close(world.client)
 
     assert done.changed is (fatal != "frozen")
+    assert shown(lines(world)) == LINES
+
+
+def test_runs_have_one_order_and_each_is_claimed_once(world: UsageTables) -> None:
+    for label in ("2012-11", "2013-01", "2012-12"):
+        close(world.client, label)
+
+    assert [(one.sequence, one.id) for one in runs.listed(world.client)] == [
+        (1, "2012-11.1"),
+        (2, "2013-01.1"),
+        (3, "2012-12.1"),
+    ]
+
+
+def test_an_unfinished_run_is_finished_before_another_period_is_closed(world: UsageTables) -> None:
+    wanted = closer(world.client).prepared("2013-01")
+    assert wanted is not None
+    runs.claim(world.client, wanted)
+
+    close(world.client, "2012-12")
+
+    assert [(one.id, one.state) for one in runs.listed(world.client)] == [
+        ("2013-01.1", RunState.CLOSED),
+        ("2012-12.1", RunState.CLOSED),
+    ]
+    assert shown(lines(world)) == LINES
+
+
+def test_two_periods_that_are_closed_at_once_take_their_places_one_after_the_other(world: UsageTables) -> None:
+    def race(label: str) -> str:
+        client = other_connection(world.settings)
+        try:
+            return close(client, label).run.id
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(race, ("2012-11", "2012-12", "2013-01")))
+
+    assert ended == ["2012-11.1", "2012-12.1", "2013-01.1"]
+    assert [one.sequence for one in runs.listed(world.client)] == [1, 2, 3]
+    assert all(one.state is RunState.CLOSED for one in runs.listed(world.client))
+
+
+def test_a_delivered_run_is_marked_once(world: UsageTables) -> None:
+    run = close(world.client).run
+
+    first = runs.mark_exported(world.client, run, at("2013-02-04T00:00"))
+    second = runs.mark_exported(world.client, run, at("2013-02-05T00:00"))
+
+    assert (first.state, first.at, second) == (RunState.EXPORTED, at("2013-02-04T00:00"), first)
+    assert first.lines_digest == run.lines_digest
+    assert close(world.client).run == first
+
+
+def test_a_cut_before_that_of_an_earlier_run_is_refused(world: UsageTables) -> None:
+    close(world.client)
+    world.client.command("TRUNCATE TABLE positions")
+
+    with pytest.raises(RunError, match=r"run 2013-01\.1 to 9"):
+        close(world.client, "2012-12")
+
+
+def test_several_processes_make_the_lines_that_one_makes(world: UsageTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = closer(world.client).preview("2013-01")
+    monkeypatch.setattr("billing_export.assemble.CUSTOMERS_AT_A_TIME", 1)
+    monkeypatch.setattr("billing_export.close.CUSTOMERS_AT_A_TIME", 1)
+    monkeypatch.setattr("billing_export.parallel.os.cpu_count", lambda: 2)
+    done: list[tuple[int, int]] = []
+
+    close(
+        world.client,
+        connect_again=lambda: other_connection(world.settings),
+        on_progress=lambda count, total: done.append((count, total)),
+    )
+
+    assert lines(world) == alone
+    assert done == [(1, 2), (2, 2)]
+
+
+def test_what_fails_in_a_process_is_told_by_the_closer(world: UsageTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing_export.assemble.CUSTOMERS_AT_A_TIME", 1)
+    monkeypatch.setattr("billing_export.close.CUSTOMERS_AT_A_TIME", 1)
+    monkeypatch.setattr("billing_export.parallel.os.cpu_count", lambda: 2)
+    world.client.command("RENAME TABLE rollups TO rollups_away")
+
+    try:
+        with pytest.raises(DatabaseError, match="rollups"):
+            close(world.client, connect_again=lambda: other_connection(world.settings))
+    finally:
+        world.client.command("RENAME TABLE rollups_away TO rollups")
+    close(world.client)
     assert shown(lines(world)) == LINES
 
 

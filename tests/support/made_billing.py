@@ -94,13 +94,18 @@ LINES = [
 """(customer, charge, region, quantity, amount unrounded, amount) of every line of January, counted by hand."""
 
 
-def store_world(tables: UsageTables, events: Sequence[MadeEvent] = JANUARY) -> None:
-    """Apply the catalog, and fold the events as a worker would have, ledger included."""
+def store_world(tables: UsageTables, events: Sequence[MadeEvent] = JANUARY, catalog: str = CATALOG) -> None:
+    """Apply a catalog, and fold the events as a worker would have, ledger included."""
     tables.clear()
     for table in ("positions", "runs", "line_items"):
         tables.client.command(f"TRUNCATE TABLE {table}")
-    catalog_store.apply(tables.client, parse_catalog(CATALOG), clock=CLOCK, applied_by="test")
+    apply(tables, catalog)
     fold(tables, events)
+
+
+def apply(tables: UsageTables, catalog: str) -> None:
+    """Apply a catalog's text."""
+    catalog_store.apply(tables.client, parse_catalog(catalog), clock=CLOCK, applied_by="test")
 
 
 def fold(tables: UsageTables, events: Sequence[MadeEvent]) -> None:
