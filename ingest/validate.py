@@ -12,7 +12,7 @@ from ingest.producer import Record
 from metering.config import Settings
 from schemas.admission import Admission, check_time
 from schemas.errors import EventRejectedError
-from schemas.usage_event import decode_event
+from schemas.usage_event import NESTING_MAX, decode_event, nests_deeper
 
 UNKNOWN_TYPE = "unknown_type"
 
@@ -46,6 +46,11 @@ def _key_of(event: bytes, admission: Admission | None, now: datetime, settings: 
             "too_large",
             "",
             f"the event has {len(event)} bytes, the setting event_bytes_max allows {settings.event_bytes_max}",
+        )
+    levels_max = settings.event_nesting_max
+    if levels_max < NESTING_MAX and nests_deeper(event, levels_max):
+        raise EventRejectedError(
+            "too_deep", "", f"the JSON is nested deeper than the {levels_max} levels of the setting event_nesting_max"
         )
     decoded = decode_event(event)
     check_time(decoded, now, ahead_s_max=settings.event_ahead_s_max, age_s_max=settings.event_age_s_max)

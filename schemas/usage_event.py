@@ -118,7 +118,7 @@ def decode_event(record: bytes | None) -> UsageEvent:
     """
     if not record:
         raise EventRejectedError("empty_record", "", "the record has no value")
-    if len(record) > 2 * NESTING_MAX and _nesting(record) > NESTING_MAX:
+    if nests_deeper(record, NESTING_MAX):
         raise EventRejectedError("too_deep", "", f"the JSON is nested more than {NESTING_MAX} levels deep")
     try:
         envelope = _decode_envelope(record)
@@ -163,7 +163,7 @@ def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
     found = [record for record in records if record]
     if len(found) != len(records) or not found:
         return None
-    if any(len(record) > 2 * NESTING_MAX and _nesting(record) > NESTING_MAX for record in found):
+    if any(nests_deeper(record, NESTING_MAX) for record in found):
         return None
     try:
         envelopes = [_decode_envelope(record) for record in found]
@@ -234,6 +234,18 @@ def _check_ids(ids: Sequence[str]) -> None:
             check_text("id", id_)
 
 
+def nests_deeper(record: bytes, levels_max: int) -> bool:
+    """Whether objects and arrays stand in one another deeper than this, strings left out."""
+    if len(record) <= 2 * levels_max or record.count(b"[") + record.count(b"{") <= levels_max:
+        return False
+    depth = 0
+    for bracket in _NO_BRACKET.sub(b"", _STRING.sub(b"", record)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > levels_max:
+            return True
+    return False
+
+
 def event_digest(record: bytes) -> int:
     """128 bits of the record's SHA-256, little-endian.
 
@@ -252,17 +264,6 @@ def identity_hash(subject: str, source: str, id_: str) -> bytes:
     """16 bytes that name an identity; each part is length-prefixed, so that ("a", "bc") and ("ab", "c") differ."""
     parts = [part.encode() for part in (subject, source, id_)]
     return sha256(b"".join(len(part).to_bytes(4, "little") + part for part in parts)).digest()[:16]
-
-
-def _nesting(record: bytes) -> int:
-    """How deep objects and arrays stand in one another, strings left out; 0 where it is surely shallow enough."""
-    if record.count(b"[") + record.count(b"{") <= NESTING_MAX:
-        return 0
-    depth = deepest = 0
-    for bracket in _NO_BRACKET.sub(b"", _STRING.sub(b"", record)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _check_once(field: str, text: str) -> None:

@@ -166,3 +166,31 @@ def test_a_content_type_with_a_million_parameters_is_refused_at_once() -> None:
         events_of([("content-type", 'text/plain; a="' + ";" * 1_000_000)], b"{}", Settings())
 
     assert caught.value.problem.code == "unsupported_content_type"
+
+
+@pytest.mark.parametrize(("levels", "is_taken"), [(5, True), (6, False), (127, False), (100_000, False)])
+def test_an_event_that_nests_deeper_than_the_setting_is_told_so(
+    kafka_settings: Any, running_gateway_of: Any, event: Any, levels: int, is_taken: bool
+) -> None:
+    import msgspec
+
+    settings = msgspec.structs.replace(kafka_settings, event_nesting_max=5, event_bytes_max=1_000_000)
+    settings = msgspec.structs.replace(settings, body_bytes_max=1_000_000, body_inflated_bytes_max=1_000_000)
+    # The event's own braces are one level, and brackets in a string are none.
+    deep = "[" * (levels - 1) + '"[[[[[[[["' + "]" * (levels - 1)
+    body = json.dumps(event(type="ping", data="DEEP")).replace('"DEEP"', deep)
+
+    with running_gateway_of(settings) as gateway:
+        answer = gateway.post(body.encode(), EVENT)
+
+    if is_taken:
+        assert answer.status_code == 200
+    else:
+        assert (answer.status_code, [one["reason"] for one in answer.json()["errors"]]) == (422, ["too_deep"])
+        assert levels > 128 or "event_nesting_max" in answer.json()["errors"][0]["detail"]
+
+
+def test_a_batch_that_nests_without_end_is_a_400(gateway: Any) -> None:
+    answer = gateway.post(b"[" * 60_000, BATCH)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "not_json")
