@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.billing_rate import GOAL_S, SIZES, Measured, measure
 from benchmarks.gateway_rate import gateway_rate
 from benchmarks.stack import engines, fill_log
 from benchmarks.worker_rate import plain_rate, worker_rate
@@ -59,7 +60,9 @@ def main() -> None:
             plain.append(plain_rate(settings, f"plain_{number}", PLAIN_EVENTS))
     with engines() as settings, console.status("gateway"):
         gateway = [gateway_rate(settings, f"gateway_{number}", GATEWAY_EVENTS) for number in range(options.rounds)]
-    results = _results(worker, plain, gateway)
+    with console.status("billing"):
+        billing = [measure(customers) for customers in SIZES]
+    results = [*_results(worker, plain, gateway), *_billing_results(billing)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     _show(results)
@@ -103,18 +106,38 @@ def _results(worker: list[float], plain: list[float], gateway: list[float]) -> l
     ]
 
 
+def _billing_results(billing: list[Measured]) -> list[Result]:
+    """How long closing and exporting takes, for growing numbers of customers; the goal is for the largest."""
+    largest = billing[-1].customers
+    return [
+        Result(
+            name=f"close {one.customers:,}",
+            value=round(one.total_s, 1),
+            unit="s",
+            spread=(round(one.total_s, 1), round(one.total_s, 1)),
+            ratio=None,
+            goal=f"{GOAL_S:.0f} s" if one.customers == largest else "",
+            met=one.customers != largest or one.total_s <= GOAL_S,
+            conditions=f"{one.lines:,} lines: closed in {one.close_s} s, exported as CSV in {one.export_s} s; "
+            f"{one.memory_mib} MiB, ClickHouse {one.clickhouse_mib} MiB",
+        )
+        for one in billing
+    ]
+
+
 def _spread(rates: list[float]) -> tuple[float, float]:
     return round(min(rates)), round(max(rates))
 
 
 def _show(results: list[Result]) -> None:
-    table = Table("measure", "events/s", "from", "to", "ratio", "goal", "met", box=None)
+    table = Table("measure", "value", "unit", "from", "to", "ratio", "goal", "met", box=None)
     for one in results:
         table.add_row(
             one.name,
-            f"{one.value:,.0f}",
-            f"{one.spread[0]:,.0f}",
-            f"{one.spread[1]:,.0f}",
+            f"{one.value:,.10g}",
+            one.unit,
+            f"{one.spread[0]:,.10g}",
+            f"{one.spread[1]:,.10g}",
             "" if one.ratio is None else f"{one.ratio}",
             one.goal,
             ("yes" if one.met else "no") if one.goal else "",

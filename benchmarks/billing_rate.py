@@ -248,8 +248,8 @@ def main() -> None:
     for customers in options.customers:
         one = measure(customers)
         print(
-            f"{customers:>7,} customers, {one.lines:,} lines: close {one.close_s:.1f} s + export {one.export_s:.1f} s = "
-            f"{one.total_s:.1f} s, {one.total_s / customers * 1e6:.0f} us a customer; "
+            f"{customers:>7,} customers, {one.lines:,} lines: "
+            f"close {one.close_s:.1f} s + export {one.export_s:.1f} s = {one.total_s:.1f} s, {one.total_s / customers * 1e6:.0f} us a customer; "
             f"{one.memory_mib} MiB, ClickHouse {one.clickhouse_mib} MiB",
             flush=True,
         )

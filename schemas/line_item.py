@@ -150,17 +150,16 @@ def line_item_id(
     text = "".join([f"{len(part) if part.isascii() else len(part.encode())}:{part}" for part in parts])
     hashed = _NAMESPACE_HASHED.copy()
     hashed.update(text.encode())
-    return _uuid5_text(hashed.digest())
+    return _uuid5_text(hashed.hexdigest())
 
 
 _NAMESPACE_HASHED: Final = sha1(NAMESPACE.bytes, usedforsecurity=False)
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
-def _uuid5_text(digest: bytes) -> str:
+def _uuid5_text(digits: str) -> str:
     """The text of a UUIDv5, as `uuid.uuid5` makes it of the same hash: runs make hundreds of thousands."""
-    number = int.from_bytes(digest[:16], "big") & ~(0xF000 << 64 | 0xC000 << 48) | 5 << 76 | 2 << 62
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
 @lru_cache(maxsize=4_096)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid5
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.line_item import (
+    NAMESPACE,
     Adjustment,
     LineItem,
     LineKind,
@@ -85,6 +89,20 @@ def line(**changes: Any) -> LineItem:
 
 def test_an_id_is_a_function_of_what_the_line_is_about_and_never_changes() -> None:
     assert line_item_id(**IDENTITY) == "5d18c6fc-c025-5d95-abe5-28b3eed31d49"
+
+
+@given(
+    st.text(max_size=40), st.text(max_size=40), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)
+)
+def test_an_id_is_a_uuid5_of_length_prefixed_parts(customer: str, charge: str, dimensions: dict[str, str]) -> None:
+    parts = [customer, "UA-2013", "standard", charge, "usage", "", str(len(dimensions))]
+    parts += [part for name in sorted(dimensions) for part in (name, dimensions[name])]
+    parts += ["2013-01", "2013-01-01T05:00:00Z", "0"]
+    expected = uuid5(NAMESPACE, "".join(f"{len(part.encode())}:{part}" for part in parts))
+
+    assert line_item_id(**{**IDENTITY, "customer": customer, "charge": charge, "dimensions": dimensions}) == str(
+        expected
+    )
 
 
 @pytest.mark.parametrize(
