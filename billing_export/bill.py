@@ -165,7 +165,7 @@ def _true_ups_of_plan(
         spent = add(spent, one.line.amount)
     amounts: list[tuple[str, str, Decimal]] = []
     if last.prices.commitment is not None:
-        commitment = _for_phases(last.prices.commitment, held)
+        commitment = commitment_for(last.prices.commitment, held)
         more = plan_commitment(commitment, [one.line.exact for one in counted], spent, currency, rounding=rounding)
         overage = sum((Fraction(one) for one in more.overage), Fraction(0))
         if overage:
@@ -179,7 +179,7 @@ def _true_ups_of_plan(
     for one in found:
         spent = add(spent, one.line.amount)
     if last.prices.minimum is not None:
-        due = unrounded(sum((Fraction(one.prices.minimum or ZERO) * _share(one) for one in held), Fraction(0)))
+        due = unrounded(sum((Fraction(one.prices.minimum or ZERO) * share_of(one) for one in held), Fraction(0)))
         short = minimum_shortfall(due, spent, currency, rounding=rounding)
         if short is not None:
             line = _true_up(run, catalog, held, reference=MINIMUM, description="Up to the minimum", exact=short.amount)
@@ -187,16 +187,16 @@ def _true_ups_of_plan(
     return found
 
 
-def _for_phases(commitment: Commitment, held: Sequence[Phase]) -> Commitment:
+def commitment_for(commitment: Commitment, held: Sequence[Phase]) -> Commitment:
     """The commitment for the part of the period in which the subscription has the plan."""
     total = Fraction(0)
     for one in held:
         if one.prices.commitment is not None:
-            total += Fraction(one.prices.commitment.amount or ZERO) * _share(one)
+            total += Fraction(one.prices.commitment.amount or ZERO) * share_of(one)
     return msgspec.structs.replace(commitment, amount=unrounded(total))
 
 
-def _share(phase: Phase) -> Fraction:
+def share_of(phase: Phase) -> Fraction:
     """The part of the period that a phase is, by its seconds: a plan promises by time."""
     whole = (phase.period.start, phase.period.end)
     if whole == (phase.start, phase.end):

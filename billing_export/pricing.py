@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -85,17 +85,34 @@ def needs_of(catalog: AppliedCatalog, segment: Segment) -> Needs | None:
     return Needs(usage=usage, amounts=amounts, events=events)
 
 
+class Priced(NamedTuple):
+    """What one line of a metered segment is priced from."""
+
+    measure: Measure
+    usage: Usage
+    context: Context
+
+
 def lines_of(run: Run, catalog: AppliedCatalog, one: Priceable, answers: Answers) -> list[Made]:
     """The lines of a segment: of a flat charge one; of a metered one, one for each value of its dimensions in use.
 
     A metered charge without group_by has exactly one line, also when nothing was used: the invoice then says so.
     """
+    owner, charge = one.segment.owner, one.segment.charge
+    return [
+        charged(run, catalog.version, owner, charge, measure=part.measure, rated=rate(charge, part.usage, part.context))
+        for part in priced(catalog, one, answers)
+    ]
+
+
+def priced(catalog: AppliedCatalog, one: Priceable, answers: Answers) -> Iterator[Priced]:
+    """What each line of a segment is priced from, in the order of its lines."""
     segment, needs = one.segment, one.needs
-    charge, owner = segment.charge, segment.owner
+    charge = segment.charge
     if isinstance(charge, FlatCharge) or needs is None:
-        rated = rate(charge, Usage(quantity=_ONE), _context(segment))
-        return [charged(run, catalog.version, owner, charge, measure=Measure(quantity=_ONE), rated=rated)]
-    customer = owner.customer.id
+        yield Priced(Measure(quantity=_ONE), Usage(quantity=_ONE), _context(segment))
+        return
+    customer = segment.owner.customer.id
     found = _by_dimensions(answers, customer, needs.usage)
     if not found and not charge.group_by:
         found = {(): []}
@@ -103,14 +120,12 @@ def lines_of(run: Run, catalog: AppliedCatalog, one: Priceable, answers: Answers
     events = _by_dimensions(answers, customer, needs.events) if needs.events else {}
     meter = catalog.meters[charge.meter]
     context = _context(segment)
-    lines = []
     for values in sorted(found):
         used = found[values]
         usage = _usage(segment, charge, meter, used=used, amounts=amounts.get(values), events=events.get(values, ()))
         if charge.rollover is not None:
             extra = free_rolled_over(charge, one.earlier, customer, values, answers)
             context = msgspec.structs.replace(context, free_quantity_extra=extra)
-        rated = rate(charge, usage, context)
         quantity = usage.quantity
         measure = Measure(
             quantity=quantity if isinstance(quantity, Decimal) else as_quantity(quantity),
@@ -119,8 +134,7 @@ def lines_of(run: Run, catalog: AppliedCatalog, one: Priceable, answers: Answers
             events_count=sum(part.events_count for part in used),
             digest=sum(part.digest for part in used) % DIGEST_MODULUS,
         )
-        lines.append(charged(run, catalog.version, owner, charge, measure=measure, rated=rated))
-    return lines
+        yield Priced(measure, usage, context)
 
 
 def _context(segment: Segment) -> Context:
