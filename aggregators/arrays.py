@@ -9,6 +9,7 @@ import pyarrow as pa
 
 QUANTITY: Final = pa.decimal128(38, 12)
 SUM: Final = pa.decimal256(76, 12)
+MOMENT: Final = pa.decimal256(76, 18)
 DIGEST: Final = pa.binary(16)
 MICROSECONDS: Final = pa.timestamp("us", "UTC")
 MILLISECONDS: Final = pa.timestamp("ms", "UTC")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from aggregators import arrays
 from aggregators.decide import Decision, accepted_events_of
-from aggregators.fold import DayKey, Series, State, StateKey
+from aggregators.facts import UNSEEN, TakenRow
+from aggregators.fold import DayKey, MemberRow, Moment, Series, State, StateKey
+from aggregators.recompute import Recomputed
+from schemas.quantity import ZERO
 
 SeriesByVersion = Mapping[tuple[str, int], Series]
 """Series by (meter name, meter version)."""
@@ -38,19 +41,77 @@ def rollups_table(
             "latest_time": arrays.times([state.latest_time_us for state in values]),
             "latest_offset": pa.array([state.latest_offset for state in values], pa.uint64()),
             "digest": arrays.digests(state.digest for state in values),
+            "value_moment": _moments(values, series),
         }
     )
 
 
-def members_table(
-    epoch: str, partition: int, members: Sequence[tuple[DayKey, StateKey, str, int]], series: SeriesByVersion
-) -> pa.Table:
-    """Rows of `members`: values seen for the first time in their key."""
+def members_table(epoch: str, partition: int, members: Sequence[MemberRow], series: SeriesByVersion) -> pa.Table:
+    """Rows of `members`: who came to a key, and who went."""
     return pa.table(
         {
-            **_key_columns(epoch, partition, [(day, key) for day, key, _, _ in members], series),
-            "member": pa.array([member for _, _, member, _ in members], pa.string()),
-            "position": pa.array([position for _, _, _, position in members], pa.uint64()),
+            **_key_columns(epoch, partition, [(row[0], row[1]) for row in members], series),
+            "member": pa.array([row[2] for row in members], pa.string()),
+            "position": pa.array([row[3] for row in members], pa.uint64()),
+            "since": pa.array([row[4] for row in members], pa.uint64()),
+            "gone": pa.array([row[5] for row in members], pa.uint8()),
+        }
+    )
+
+
+class RecomputedTables(NamedTuple):
+    """Rows of `rollups` and `members`."""
+
+    rollups: pa.Table
+    members: pa.Table
+
+
+def recomputed_tables(
+    recomputed: Sequence[Recomputed], is_folded: Callable[[Recomputed], bool] = lambda _: False
+) -> list[RecomputedTables]:
+    """Rows of what was counted again, a pair of tables for each partition and first position of a series.
+
+    The states of which `is_folded` are written with the fold's own; their members are not.
+    """
+    parts: dict[tuple[tuple[str, int], int], list[Recomputed]] = {}
+    for one in recomputed:
+        parts.setdefault((one.place, one.series.position_first), []).append(one)
+    tables: list[RecomputedTables] = []
+    for ((epoch, partition), _), members in parts.items():
+        series = {(one.series.name, one.series.number): one.series for one in members}
+        states = [(one.day, one.key, one.state) for one in members if not is_folded(one)]
+        rows = [row for one in members for row in one.members]
+        tables.append(
+            RecomputedTables(
+                rollups_table(epoch, partition, states, series), members_table(epoch, partition, rows, series)
+            )
+        )
+    return tables
+
+
+def corrections_table(rows: Sequence[TakenRow]) -> pa.Table:
+    """Rows of `corrections`."""
+    links = [row.link for row in rows]
+    events = [row.event or UNSEEN for row in rows]
+    return pa.table(
+        {
+            "subject": arrays.texts([link.taken[0] for link in links]),
+            "source": arrays.texts([link.taken[1] for link in links]),
+            "id": arrays.texts([link.taken[2] for link in links]),
+            "epoch": arrays.texts([link.by.place[0] for link in links]),
+            "partition": pa.array([link.by.place[1] for link in links], pa.uint32()),
+            "offset": pa.array([link.by.place[2] for link in links], pa.uint64()),
+            "correction_source": arrays.texts([link.by.identity[1] for link in links]),
+            "correction_id": arrays.texts([link.by.identity[2] for link in links]),
+            "kind": arrays.texts([row.kind for row in rows]),
+            "is_named": pa.array([link.is_named for link in links], pa.uint8()),
+            "logged_at": pa.array([row.logged_at_ms for row in rows], arrays.MILLISECONDS),
+            "event_known": pa.array([row.event is not None for row in rows], pa.uint8()),
+            "event_type": arrays.texts([event.type for event in events]),
+            "event_time": arrays.times([Moment(event.time).time_us for event in events]),
+            "event_epoch": arrays.texts([event.place[0] for event in events]),
+            "event_partition": pa.array([event.place[1] for event in events], pa.uint32()),
+            "event_offset": pa.array([event.place[2] for event in events], pa.uint64()),
         }
     )
 
@@ -117,6 +178,13 @@ def _key_columns(
         "partition": arrays.constant(partition, count, pa.uint32()),
         "position_first": pa.array([first[key[0], key[1]] for _, key in keys], pa.uint64()),
     }
+
+
+def _moments(states: Sequence[State], series: SeriesByVersion) -> pa.Array:
+    """Few meters are weighted by time; for the others one zero is converted."""
+    if any(one.folds_moments for one in series.values()):
+        return pa.array([state.value_moment for state in states], arrays.MOMENT)
+    return arrays.constant(ZERO, len(states), arrays.MOMENT)
 
 
 def _dimensions(keys: Sequence[StateKey], series: SeriesByVersion) -> pa.Array:

@@ -5,22 +5,24 @@ Pure: what is stored is handed in. The same records, catalog and stored identiti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from aggregators.accepted import Accepted, AcceptedEvents, AcceptedRows, accepted_events, accepted_rows
 from aggregators.decode import Decoded, Limits, decode_batch
-from aggregators.dedupe import KeyFilter
+from aggregators.dedupe import Identity, KeyFilter, identity_key
+from aggregators.facts import Correction
 from aggregators.fold import Moment
 from aggregators.record_batch import RecordBatch
 from aggregators.repeats import Lookup, Repeats
 from aggregators.usage import Usage
 from schemas.admission import Admission
+from schemas.corrections import VOIDED
 from schemas.errors import EventRejectedError
 from schemas.meter_columns import without
-from schemas.usage_event import event_digests
+from schemas.usage_event import EventColumns, event_digests
 
 __all__ = ["Accepted", "Decider", "Decision", "Limits", "Rejected", "merge"]
 
@@ -39,10 +41,19 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
 
 
+class SaidCorrection(NamedTuple):
+    """A correction in a batch; `kind` as in the table `corrections`."""
+
+    correction: Correction
+    kind: str
+    logged_at_ms: int
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """A decided batch. accepted + duplicate + rejected + absent = last - first + 1.
 
     `usage` is what the meters saw of the accepted events, until it is folded; None where each event says it by itself.
+    `corrections` are the accepted events that correct others, `maybe_taken` those that may be corrected already.
     """
 
     epoch: str
@@ -56,15 +67,25 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     rejected: list[Rejected]
     absent: int
     usage: Usage | None = None
+    corrections: Sequence[SaidCorrection] = ()
+    maybe_taken: Sequence[Identity] = ()
+
+    @property
+    def is_correcting(self) -> bool:
+        """Whether it takes more than folding."""
+        return bool(self.corrections or self.maybe_taken)
 
 
 class Decider:
     """Decides batches of one worker; remembers what it accepted and what is not flushed yet."""
 
-    def __init__(self, epoch: str, limits: Limits, identities: KeyFilter) -> None:
+    def __init__(self, epoch: str, limits: Limits, identities: KeyFilter, taken: Iterable[int] = ()) -> None:
+        """`identities` has the keys of all that was accepted before, `taken` are those of all that was taken out."""
         self._epoch = epoch
         self._limits = limits
         self._identities = identities
+        self._taken = KeyFilter()
+        self._take_out(taken)
         self._unflushed: list[AcceptedRows] = []
 
     def decode(self, batch: RecordBatch) -> Decoded:
@@ -125,7 +146,29 @@ class Decider:
             rejected=[_rejected(batch, record, rejections[record]) for record in sorted(rejections)],
             absent=last - first + 1 - len(batch.offsets),
             usage=Usage(subjects=events.subjects, moments=moments, offsets=offsets, digests=digests, seen=seen),
+            corrections=[
+                self._said(events, row, batch.partition, offsets[row], batch.timestamps_ms[decoded.records[row]])
+                for row in events.corrects
+                if row not in gone
+            ],
+            maybe_taken=[events.identity(row) for row in suspects if row not in gone and keys[row] in self._taken],
         )
+
+    def _said(self, events: EventColumns, row: int, partition: int, offset: int, logged_at_ms: int) -> SaidCorrection:
+        subject, source, id_ = events.identity(row)
+        correction = Correction(
+            (subject, source, id_), (subject, *events.corrects[row]), (self._epoch, partition, offset)
+        )
+        return SaidCorrection(correction, "voided" if events.types[row] == VOIDED else "replaced", logged_at_ms)
+
+    def take_out(self, identities: Iterable[Identity]) -> None:
+        """These are taken out: one of them that comes yet must be looked at."""
+        self._take_out(map(identity_key, identities))
+
+    def _take_out(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            self._taken.add(key)
+            self._identities.add(key)
 
     def flushed(self, accepted: AcceptedEvents | Sequence[Accepted]) -> None:
         """These are durable now: the store answers for them from here on."""

@@ -55,6 +55,9 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
         tables["members"].append(columns.members_table(decision.epoch, decision.partition, members, partition.series))
         tables["rollups"].append(columns.rollups_table(decision.epoch, decision.partition, states, partition.series))
         tables["dead_letters"].append(columns.dead_letters_table(decision, catalog_version))
+        for corrected in columns.recomputed_tables(partition.take_recomputed(), partition.is_live):
+            tables["members"].append(corrected.members)
+            tables["rollups"].append(corrected.rollups)
         days.update(day for day, _, _ in states)
         decisions.append(decision)
     if not decisions:

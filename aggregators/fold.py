@@ -16,7 +16,7 @@ import msgspec
 
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.meter_columns import Seen, seen_alone
-from schemas.quantity import ZERO, add_all
+from schemas.quantity import EXACT, ZERO, add_all
 from schemas.rollup import DIGEST_MODULUS
 
 DAY_S: Final = 86_400
@@ -27,12 +27,23 @@ DayKey = tuple[str, int]
 """(subject, UTC day counted from 1970)."""
 StateKey = tuple[str, int, int, tuple[str, ...]]
 """(meter name, meter version, window start in seconds since 1970, dimension values by sorted name)."""
+MemberRow = tuple[DayKey, StateKey, str, int, int, int]
+"""(day, key, member, position, since, gone): a row of `members`, whose columns the last three are."""
 
 
 class Series:
     """One meter version folded on one partition. `position_first` is the first offset the series covers."""
 
-    __slots__ = ("dimension_names", "folds_members", "folds_values", "name", "number", "position_first", "version")
+    __slots__ = (
+        "dimension_names",
+        "folds_members",
+        "folds_moments",
+        "folds_values",
+        "name",
+        "number",
+        "position_first",
+        "version",
+    )
 
     def __init__(self, version: MeterVersion, position_first: int) -> None:
         aggregation = version.meter.aggregation
@@ -42,6 +53,7 @@ class Series:
         self.position_first = position_first
         self.dimension_names = list(version.meter.group_by)
         self.folds_members = aggregation is Aggregation.UNIQUE_COUNT
+        self.folds_moments = aggregation is Aggregation.TIME_WEIGHTED
         self.folds_values = not self.folds_members and aggregation is not Aggregation.COUNT
 
 
@@ -93,6 +105,7 @@ class State:
     __slots__ = (
         "digest",
         "events_count",
+        "gone",
         "is_dirty",
         "latest_offset",
         "latest_time_us",
@@ -101,6 +114,7 @@ class State:
         "value_latest",
         "value_max",
         "value_min",
+        "value_moment",
         "value_sum",
     )
 
@@ -114,7 +128,9 @@ class State:
         self.latest_time_us = 0
         self.latest_offset = 0
         self.digest = 0
+        self.value_moment: Decimal = ZERO
         self.members: dict[str, int] | None = None
+        self.gone: frozenset[str] = frozenset()  # members that were here and are not: who comes back, is no newcomer
         self.is_dirty = False
 
 
@@ -124,7 +140,7 @@ class Fold:
     def __init__(self) -> None:
         self._days: OrderedDict[DayKey, dict[StateKey, State]] = OrderedDict()
         self._dirty: list[tuple[DayKey, StateKey, State]] = []
-        self._new_members: list[tuple[DayKey, StateKey, str, int]] = []
+        self._new_members: list[MemberRow] = []
         self._keys_count = 0
 
     @property
@@ -173,18 +189,34 @@ class Fold:
         state.digest = sum(map(group.events.digests.__getitem__, group.rows), state.digest) % DIGEST_MODULUS
         if series.folds_values:
             _fold_values(state, group, seen.values)
+            if series.folds_moments:
+                _fold_moments(state, group, seen.values)
         elif series.folds_members:
             members = state.members = {} if state.members is None else state.members
             for row, place in zip(group.rows, group.places, strict=True):
                 member = seen.members[place]
                 if member not in members:
-                    members[member] = offsets[row]
-                    self._new_members.append((group.day, key, member, offsets[row]))
+                    offset = members[member] = offsets[row]
+                    since = offset + 1 if member in state.gone else 0
+                    self._new_members.append((group.day, key, member, offset, since, 0))
         if not state.is_dirty:
             state.is_dirty = True
             self._dirty.append((group.day, key, state))
 
-    def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[tuple[DayKey, StateKey, str, int]]]:
+    def replace(self, day: DayKey, key: StateKey, state: State) -> None:
+        """Put another state in the place of a key's; its day must be in memory."""
+        held = self._days[day].get(key)
+        if held is None:
+            held = self._days[day][key] = State()
+            self._keys_count += 1
+        for name in State.__slots__:
+            if name != "is_dirty":
+                setattr(held, name, getattr(state, name))
+        if not held.is_dirty:
+            held.is_dirty = True
+            self._dirty.append((day, key, held))
+
+    def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[MemberRow]]:
         """(changed states, new members) since the last call, to be written before anything else is folded."""
         states, self._dirty = self._dirty, []
         members, self._new_members = self._new_members, []
@@ -221,3 +253,14 @@ def _fold_values(state: State, group: Group, column: Sequence[Decimal]) -> None:
         at = len(times_us) - 1 - times_us[::-1].index(time_us)
         state.value_latest, state.latest_time_us = values[at], time_us
         state.latest_offset = group.events.offsets[group.rows[at]]
+
+
+def _fold_moments(state: State, group: Group, column: Sequence[Decimal]) -> None:
+    """Add value times seconds since the window began."""
+    start_us = group.window_s * 1_000_000
+    times_us = group.events.times_us
+    moments = [
+        EXACT.scaleb(EXACT.multiply(column[place], times_us[row] - start_us), -6)
+        for row, place in zip(group.rows, group.places, strict=True)
+    ]
+    state.value_moment = add_all(state.value_moment, moments)

@@ -9,6 +9,7 @@ import msgspec
 from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
 from aggregators.fold import DayKey, Fold, Series, State, StateKey
+from aggregators.recompute import Recomputed
 from aggregators.store import LedgerEnd
 from aggregators.usage import groups, usage_of
 from schemas.meter import MeterVersion
@@ -20,10 +21,13 @@ LoadDays = Callable[[Sequence[DayKey], Mapping[tuple[str, int], int]], dict[DayK
 class Partition:
     """Folds the decisions of one partition, in offset order."""
 
-    def __init__(self, end: LedgerEnd, known_days: KeyFilter) -> None:
+    def __init__(self, end: LedgerEnd, known_days: KeyFilter, place: tuple[str, int] = ("", 0)) -> None:
+        """`place` is (epoch, partition)."""
+        self.place = place
         self.next_offset = end.next_offset
         self.fold = Fold()
         self.pending: list[Decision] = []
+        self.recomputed: list[Recomputed] = []
         self._starts = dict(end.starts)
         self._known_days = known_days
         self._series: dict[tuple[str, int], Series] = {}
@@ -57,6 +61,30 @@ class Partition:
                 self.fold.add_group(series, group, seen)
         self.pending.append(msgspec.structs.replace(decision, usage=None))
         self.next_offset = decision.last + 1
+
+    def correct(self, recomputed: Sequence[Recomputed], load_days: LoadDays) -> None:
+        """Take in states that were counted again: own ones replace those in memory, the others wait for the flush."""
+        own = [one for one in recomputed if self.is_live(one)]
+        self._ensure_days(list(dict.fromkeys(one.day for one in own)), load_days)
+        for one in own:
+            self.fold.replace(one.day, one.key, one.state)
+        self.recomputed += recomputed
+
+    def is_live(self, one: Recomputed) -> bool:
+        """Whether it is the state of a key that is folded here from now on."""
+        series = self._series.get((one.series.name, one.series.number))
+        return one.place == self.place and series is not None and one.series.position_first == series.position_first
+
+    def first_of(self, epoch: str, partition: int, version: MeterVersion) -> int | None:
+        """The first offset of a version's series here; None for another partition."""
+        if (epoch, partition) != self.place:
+            return None
+        return self._series[version.meter.name, version.version].position_first
+
+    def take_recomputed(self) -> list[Recomputed]:
+        """What was counted again since the last call."""
+        recomputed, self.recomputed = self.recomputed, []
+        return recomputed
 
     def take_pending(self) -> Decision | None:
         """What was folded since the last call, as one decision."""

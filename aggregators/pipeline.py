@@ -16,12 +16,13 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from aggregators.correct import take_in_corrections
 from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
 from aggregators.flush import Flush, build_flush
 from aggregators.fold import DayKey
 from aggregators.metrics import FLUSH_SECONDS
-from aggregators.partition import Partition
+from aggregators.partition import LoadDays, Partition
 from aggregators.record_batch import RecordBatch
 from aggregators.worker_store import StoppedError, WorkerStore
 from metering.clock import Clock
@@ -188,10 +189,11 @@ class Pipeline:
         ends = self._store.ledger_ends(command.partitions)
         identities = KeyFilter()
         identities.update(self._store.identity_keys())
-        self._decider = Decider(self._epoch, self._limits, identities)
+        self._decider = Decider(self._epoch, self._limits, identities, self._store.taken_keys())
         self._generation = command.generation
         self._partitions = {
-            number: Partition(ends[number], self._store.known_days(number)) for number in command.partitions
+            number: Partition(ends[number], self._store.known_days(number), (self._epoch, number))
+            for number in command.partitions
         }
         self._read_catalog()
         self.unflushed_since_s = None
@@ -220,12 +222,37 @@ class Pipeline:
                 last=decision.last,
                 absent=decision.absent,
             )
-        partition.take_in(decision, lambda days, series: self._store.states(batch.partition, days, series))
+        if decision.is_correcting:
+            self._correct(decider, partition, decision)
+            return
+        partition.take_in(decision, self._load_days(partition))
         if not self._pending_events:
             self._pending_since_s = self._clock.monotonic_s()
         if self.unflushed_since_s is None:
             self.unflushed_since_s = self._clock.monotonic_s()
         self._pending_events += len(batch.offsets)
+
+    def _correct(self, decider: Decider, partition: Partition, decision: Decision) -> None:
+        """Take in a batch with corrections: between two flushes, because it is counted again from what is stored."""
+        self._flush()
+        self._wait_written()
+        versions = self._catalog.meter_versions if self._catalog is not None else ()
+        taken = take_in_corrections(
+            self._store,
+            partition,
+            decision,
+            versions=versions,
+            measure=self._admission.readable,
+            load_days=self._load_days(partition),
+        )
+        decider.take_out(taken)
+        self._pending_events += decision.last - decision.first + 1
+        self._flush()
+        self._wait_written()
+
+    def _load_days(self, partition: Partition) -> LoadDays:
+        number = partition.place[1]
+        return lambda days, series: self._store.states(number, days, series)
 
     def _read_catalog(self) -> None:
         """Take up the newest catalog. What the one before decided is flushed first: a ledger row names one catalog."""

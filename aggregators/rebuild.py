@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -18,8 +19,8 @@ from clickhouse_connect.driver.client import Client
 from aggregators import columns, store
 from aggregators.decide import Accepted, Decision
 from aggregators.partition import Partition, known_days_filter
+from aggregators.rebuild_corrections import RebuildCorrections
 from aggregators.store import LedgerEnd
-from metering.migrate import migrations, statements
 from schemas.admission import Admission
 from schemas.catalog import AppliedCatalog
 from schemas.errors import EventRejectedError
@@ -27,8 +28,9 @@ from schemas.meter import Measurement, MeterVersion
 from schemas.usage_event import UsageEvent, decode_event
 
 OFFSETS_AT_A_TIME: Final = 100_000
-MIGRATIONS: Final = ("0002_rollups.sql", "0003_members.sql")
-"""The migrations that make the tables a rebuild writes."""
+ATTEMPTS_MAX: Final = 5
+"""How often everything is folded again because corrections were applied to what was folded meanwhile."""
+KEYS_AT_A_TIME: Final = 10_000
 STATE_KEYS_MAX: Final = 500_000
 
 _EVENTS: Final = """
@@ -38,7 +40,7 @@ WHERE epoch = {epoch:String} AND partition = {partition:UInt32} AND offset >= {f
 ORDER BY offset
 """
 _KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
-_KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member"}
+_KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member, since"}
 _WITHIN: Final = (
     "meter IN {meters:Array(String)} AND arrayExists(one -> one.1 = epoch AND one.2 = partition AND position < one.3, "
     "{ends:Array(Tuple(String, UInt32, UInt64))})"
@@ -51,6 +53,11 @@ class Folded(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     partition: int
     end: LedgerEnd
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """(epoch, partition)."""
+        return self.epoch, self.partition
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,21 +97,41 @@ class Rebuild:
 
     def run(self, *, write: bool, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rebuilt:
         """Fold, compare and, with `write`, mend. `progress` is told offsets done and in all."""
-        parts = self._parts()
-        total = sum(part.end.next_offset for part in parts)
-        with self._scratch() as scratch:
-            done = 0
-            for part in parts:
-                for offsets in self._fold(part, scratch):
-                    done += offsets
-                    progress(min(done, total), total)
-            differences = [self._settle(table, scratch, parts, write=write) for table in ("members", "rollups")]
+        differences: list[Difference] = []
+        for _ in range(ATTEMPTS_MAX if write else 1):
+            parts = self._parts()
+            corrections = RebuildCorrections(
+                self._live, self._versions, {one.place: one.end.next_offset for one in parts}
+            )
+            found = self._fold_all(parts, corrections, write=write, progress=progress)
+            differences = differences or found
+            # A correction that came after its window was folded here, and before the rows of a series that is filled in
+            # were written, found nothing to mend there.
+            if not corrections.have_grown():
+                break
         return Rebuilt(
             meters=self._meters,
             events_read=self._events_read,
             unreadable=self._unreadable,
             differences=differences,
         )
+
+    def _fold_all(
+        self,
+        parts: Sequence[Folded],
+        corrections: RebuildCorrections,
+        *,
+        write: bool,
+        progress: Callable[[int, int], None],
+    ) -> list[Difference]:
+        total = sum(part.end.next_offset for part in parts)
+        with self._scratch() as scratch:
+            done = 0
+            for part in parts:
+                for offsets in self._fold(part, corrections, scratch):
+                    done += offsets
+                    progress(min(done, total), total)
+            return [self._settle(table, scratch, parts, write=write) for table in ("members", "rollups")]
 
     def _parts(self) -> list[Folded]:
         epochs = [row[0] for row in self._live.query("SELECT DISTINCT epoch FROM positions ORDER BY epoch").result_rows]
@@ -114,7 +141,7 @@ class Rebuild:
             for partition, end in sorted(store.ledger_ends(self._live, epoch).items())
         ]
 
-    def _fold(self, part: Folded, scratch: Client) -> Iterator[int]:
+    def _fold(self, part: Folded, corrections: RebuildCorrections, scratch: Client) -> Iterator[int]:
         """Fold one partition into the scratch tables; yields how many offsets each step went through."""
         live = Partition(part.end, known_days_filter([]))
         live.begin_catalog(self._catalog.version, self._versions)
@@ -122,13 +149,19 @@ class Rebuild:
         fill.begin_catalog(self._catalog.version, self._versions)
         reader = _Reader(self._versions)
         first_of = {one: series.position_first for one, series in live.series.items()}
+        never_counted = corrections.never_counted(part.place)
         for first in range(0, part.end.next_offset, OFFSETS_AT_A_TIME):
             last = min(first + OFFSETS_AT_A_TIME, part.end.next_offset) - 1
-            accepted = list(self._accepted(part, first, last, reader))
+            accepted = [one for one in self._accepted(part, first, last, reader) if one.offset not in never_counted]
             for partition, is_live in ((live, True), (fill, False)):
                 chosen = [_choose(one, first_of, is_live=is_live) for one in accepted]
                 self._take_in(part, partition, [one for one in chosen if one.measured], last, scratch)
             yield last - first + 1
+        recomputed = corrections.recomputed(part.place, lambda event: reader.read(event)[0])
+        while some := list(islice(recomputed, KEYS_AT_A_TIME)):
+            for tables in columns.recomputed_tables(some):
+                store.insert(scratch, "members", tables.members)
+                store.insert(scratch, "rollups", tables.rollups)
 
     def _accepted(self, part: Folded, first: int, last: int, reader: _Reader) -> Iterator[Accepted]:
         parameters = {
@@ -215,10 +248,9 @@ class Rebuild:
         try:
             client = self._connect(name)
             try:
-                for migration, text in migrations():
-                    if migration in MIGRATIONS:
-                        for statement in statements(text):
-                            client.command(statement)
+                for table in _KEYS:
+                    # The name after AS cannot be a parameter.
+                    self._live.command(f"CREATE TABLE {{scratch:Identifier}}.{table} AS {table}", {"scratch": name})
                 yield client
             finally:
                 client.close()

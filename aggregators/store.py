@@ -35,7 +35,7 @@ FROM events WHERE (subject, source, id) IN {identities:Array(Tuple(String, Strin
 _STATES: Final = """
 SELECT subject, meter, meter_version, toUnixTimestamp(window_start) AS window_s,
        mapValues(dimensions) AS dimension_values, position, events_count, value_sum,
-       value_min, value_max, value_latest, toUnixTimestamp64Micro(latest_time), latest_offset, digest
+       value_min, value_max, value_latest, toUnixTimestamp64Micro(latest_time), latest_offset, digest, value_moment
 FROM rollups FINAL
 WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
   AND (meter, meter_version, position_first) IN {series:Array(Tuple(String, UInt32, UInt64))}
@@ -45,13 +45,14 @@ WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
 """
 _MEMBERS: Final = """
 SELECT subject, meter, meter_version, toUnixTimestamp(window_start) AS window_s,
-       mapValues(dimensions) AS dimension_values, member, position
+       mapValues(dimensions) AS dimension_values, member, position, since, gone
 FROM members FINAL
 WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
   AND (meter, meter_version, position_first) IN {series:Array(Tuple(String, UInt32, UInt64))}
   AND meter IN {meters:Array(String)} AND subject IN {subjects:Array(String)}
   AND window_start >= {start:DateTime('UTC')} AND window_start < {end:DateTime('UTC')}
   AND (subject, intDiv(toUnixTimestamp(window_start), 86400)) IN {days:Array(Tuple(String, UInt32))}
+ORDER BY since
 """
 
 
@@ -105,7 +106,7 @@ def days(client: Client, epoch: str, partition: int) -> Iterator[DayKey]:
 def standings(client: Client, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
     """Where each of the identities stands in `events`; those that stand nowhere are absent."""
     found: dict[Identity, list[Standing]] = defaultdict(list)
-    for chunk in _chunks(identities):
+    for chunk in chunks(identities):
         for subject, source, id_, epoch, partition, offset, digest in client.query(
             _STANDINGS, {"identities": chunk}
         ).result_rows:
@@ -120,7 +121,7 @@ def states(
     loaded: dict[DayKey, dict[StateKey, State]] = {day: {} for day in wanted}
     if not series:
         return loaded
-    for chunk in _chunks(wanted):
+    for chunk in chunks(wanted):
         parameters = {
             "epoch": epoch,
             "partition": partition,
@@ -134,15 +135,27 @@ def states(
         for subject, meter, version, window_s, dimensions, *values in client.query(_STATES, parameters).result_rows:
             day = (subject, window_s // DAY_S)
             loaded[day][meter, version, window_s, tuple(dimensions)] = _state(values)
-        for subject, meter, version, window_s, dimensions, member, position in client.query(
-            _MEMBERS, parameters
-        ).result_rows:
+        for subject, meter, version, window_s, dimensions, *change in client.query(_MEMBERS, parameters).result_rows:
             day = (subject, window_s // DAY_S)
             state = loaded[day].setdefault((meter, version, window_s, tuple(dimensions)), State())
-            if state.members is None:
-                state.members = {}
-            state.members[member] = position
+            _change_member(state, *change)
     return loaded
+
+
+def _change_member(state: State, member: str, position: int, since: int, gone: int) -> None:
+    """Take in a row of `members`; rows come by `since`.
+
+    A change beyond the state's position was written by a life that ended before it wrote the rollup: it comes again.
+    """
+    if since and position > state.position:
+        return
+    if state.members is None:
+        state.members = {}
+    if gone:
+        state.members.pop(member, None)
+        state.gone |= {member}
+    else:
+        state.members[member] = position
 
 
 def insert(client: Client, table: str, rows: pa.Table) -> None:
@@ -169,11 +182,12 @@ def _state(values: Sequence[object]) -> State:
         state.latest_time_us,
         state.latest_offset,
         state.digest,
+        state.value_moment,
     ) = values  # type: ignore[assignment]  # ClickHouse's column types are those of State
     return state
 
 
-def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     """Lists of items whose text stays within what one query parameter may hold."""
     chunk: list[_Item] = []
     size_bytes = 0

@@ -15,7 +15,7 @@ import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from aggregators import store
+from aggregators import correction_store, store
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing
 from aggregators.flush import DeadLetterSink, Flush, write_flush
@@ -36,6 +36,10 @@ _Result = TypeVar("_Result")
 
 BACKOFF_S_FIRST: Final = 0.1
 BACKOFF_S_MAX: Final = 5.0
+
+
+CORRECTION_STEPS: Final = ("correction_events", "corrections")
+"""The steps that come before a flush with corrections; fault tests kill the worker at each."""
 
 
 class StoppedError(Exception):
@@ -92,25 +96,27 @@ class WorkerStore:
                 return known
             return catalog_store.load(client, newest) if newest else None
 
-        return self._with_client("catalog", read)
+        return self.read("catalog", read)
 
     def identity_keys(self) -> list[int]:
         """Identity keys of all events within the horizon."""
         since = self._clock.now() - timedelta(days=self._settings.kafka_retention_days)
-        return self._with_client("identities", lambda client: list(store.identity_keys(client, since)))
+        return self.read("identities", lambda client: list(store.identity_keys(client, since)))
+
+    def taken_keys(self) -> list[int]:
+        """Identity keys of everything that corrections take out."""
+        return self.read("corrections", lambda client: list(correction_store.taken_keys(client)))
 
     def known_days(self, partition: int) -> KeyFilter:
         """The days that have stored states on a partition."""
-        return self._with_client(
-            "days", lambda client: known_days_filter(list(store.days(client, self._epoch, partition)))
-        )
+        return self.read("days", lambda client: known_days_filter(list(store.days(client, self._epoch, partition))))
 
     def ledger_ends(self, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
         """Where to go on with each partition: after its ledger, or at the start of the log.
 
         Raises LogLostError when Kafka has dropped records that no ledger row covers.
         """
-        stored = self._with_client("ledger", lambda client: store.ledger_ends(client, self._epoch))
+        stored = self.read("ledger", lambda client: store.ledger_ends(client, self._epoch))
         ranges = self._retry("log range", self._log_range)
         ends: dict[int, LedgerEnd] = {}
         for partition in partitions:
@@ -123,13 +129,22 @@ class WorkerStore:
 
     def standings(self, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
         """Where identities stand in `events`."""
-        return self._with_client("standings", lambda client: store.standings(client, identities))
+        return self.read("standings", lambda client: store.standings(client, identities))
 
     def states(
         self, partition: int, days: Sequence[DayKey], series: Mapping[tuple[str, int], int]
     ) -> dict[DayKey, dict[StateKey, State]]:
         """The stored states of days."""
-        return self._with_client("states", lambda client: store.states(client, self._epoch, partition, days, series))
+        return self.read("states", lambda client: store.states(client, self._epoch, partition, days, series))
+
+    def write_corrections(self, events: pa.Table, corrections: pa.Table) -> None:
+        """Make the events of a batch and what they take out durable, ahead of the flush that follows.
+
+        The counting that comes between reads them back. What a crash leaves is written again by the next life.
+        """
+        for step, table, rows in zip(CORRECTION_STEPS, ("events", "corrections"), (events, corrections), strict=True):
+            self._insert(table, rows)
+            self._reached(step)
 
     def write(self, flush: Flush) -> None:
         """Make a flush durable, however long that takes. Raises StoppedError when told to stop before it is."""
@@ -144,9 +159,10 @@ class WorkerStore:
         )
 
     def _insert(self, table: str, rows: pa.Table) -> None:
-        self._with_client(table, lambda client: store.insert(client, table, rows))
+        self.read(table, lambda client: store.insert(client, table, rows))
 
-    def _with_client(self, what: str, call: Callable[[Client], _Result]) -> _Result:
+    def read(self, what: str, call: Callable[[Client], _Result]) -> _Result:
+        """Ask ClickHouse, for as long as it takes; `what` is for the log."""
         return self._retry(what, lambda: call(self._client()))
 
     def _client(self) -> Client:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from schemas.corrections import VOIDED, within_data
 from schemas.errors import EventRejectedError
 from schemas.event_fields import EventReader
 from schemas.meter import Measurement, MeterReading, MeterVersion, measure_by, paths_of, reading_of
@@ -51,7 +52,7 @@ class Admission:
 
     def __init__(self, meter_versions: Iterable[MeterVersion], known_types: Iterable[str]) -> None:
         """`meter_versions`: all versions of all meters; `known_types`: accepted even if nothing measures them."""
-        by_type: dict[str, list[MeterVersion]] = {one: [] for one in known_types}
+        by_type: dict[str, list[MeterVersion]] = {VOIDED: [], **{one: [] for one in known_types}}
         for version in meter_versions:
             by_type.setdefault(version.meter.event_type, []).append(version)
         self._timelines = {event_type: _timeline(versions) for event_type, versions in by_type.items()}
@@ -69,8 +70,16 @@ class Admission:
         """What each meter version in force at the event's time sees of it; empty when none counts it.
 
         Raises EventRejectedError: `unknown_type`, or what `measure` finds wrong with a value. One bad value rejects
-        the event for every meter, so that no event is half counted.
+        the event for every meter, so that no event is half counted. Of a replacement the fields stand in its `data`.
         """
+        if event.corrects is None:
+            return self._measurements(event)
+        try:
+            return self._measurements(event)
+        except EventRejectedError as error:
+            raise within_data(error) from error
+
+    def _measurements(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
         timeline = self._timelines.get(event.type)
         if timeline is None:
             shown = event.type if len(event.type) <= _SHOWN_TYPE_MAX else event.type[:_SHOWN_TYPE_MAX] + "…"
@@ -123,18 +132,24 @@ class Admission:
         """`seen` and these rows, accepted by an earlier catalog: versions that cannot read one do not count it."""
         found: dict[int, list[Seen]] = {id(one.version): [one] for one in seen}
         for row in rows:
-            event = events.at(row)
-            timeline = self._timelines.get(event.type)
-            if timeline is None:
-                continue
-            span = timeline.spans[bisect_right(timeline.starts, event.time)]
-            fields = span.read.read(event)
-            for version, reading in span.versions:
-                with suppress(EventRejectedError):
-                    one = measure_by(reading, fields)
-                    if one is not None:
-                        found.setdefault(id(version), []).append(seen_alone(version, row, one))
+            for version, one in self.readable(events.at(row)):
+                found.setdefault(id(version), []).append(seen_alone(version, row, one))
         return [joined(several) for several in found.values()]
+
+    def readable(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
+        """`measurements` of an event that was accepted before: versions that cannot read it do not count it."""
+        timeline = self._timelines.get(event.type)
+        if timeline is None:
+            return []
+        span = timeline.spans[bisect_right(timeline.starts, event.time)]
+        fields = span.read.read(event)
+        measured: list[tuple[MeterVersion, Measurement]] = []
+        for version, reading in span.versions:
+            with suppress(EventRejectedError):
+                one = measure_by(reading, fields)
+                if one is not None:
+                    measured.append((version, one))
+        return measured
 
 
 def check_time(event: UsageEvent, logged_at: datetime, *, ahead_s_max: int, age_s_max: int) -> None:
@@ -143,13 +158,14 @@ def check_time(event: UsageEvent, logged_at: datetime, *, ahead_s_max: int, age_
     `logged_at` is when Kafka wrote the record down; the gateway, which comes before that, gives its own clock.
     An `age_s_max` of 0 accepts any age.
     """
+    field = "time" if event.corrects is None or event.type == VOIDED else "data.time"
     if event.time > logged_at and event.time - logged_at > timedelta(seconds=ahead_s_max):
         raise EventRejectedError(
-            "time_ahead", "time", f"time {event.time.isoformat()} is more than {ahead_s_max} s ahead of the log"
+            "time_ahead", field, f"{field} {event.time.isoformat()} is more than {ahead_s_max} s ahead of the log"
         )
     if age_s_max and logged_at - event.time > timedelta(seconds=age_s_max):
         raise EventRejectedError(
-            "time_too_old", "time", f"time {event.time.isoformat()} is more than {age_s_max} s behind the log"
+            "time_too_old", field, f"{field} {event.time.isoformat()} is more than {age_s_max} s behind the log"
         )
 
 

@@ -45,6 +45,21 @@ class Aggregation(enum.Enum):
     AVG = "avg"
     LATEST = "latest"
     UNIQUE_COUNT = "unique_count"
+    TIME_WEIGHTED = "time_weighted"
+
+
+class TimeUnit(enum.Enum):
+    """What a `time_weighted` meter counts time in: a balance of one that lasts this long is a quantity of one."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def seconds(self) -> int:
+        """How many seconds it has; a day has 86,400, whatever the clocks of a zone do."""
+        return {TimeUnit.SECOND: 1, TimeUnit.MINUTE: 60, TimeUnit.HOUR: 3_600, TimeUnit.DAY: 86_400}[self]
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +86,7 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str = ""
     filters: tuple[Filter, ...] = ()
     group_by: dict[Name, FieldPath] = {}
+    time_unit: TimeUnit = TimeUnit.HOUR
     effective_from: datetime | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ from schemas.problem import Problem
 
 def measures(meter: Meter) -> tuple[object, ...]:
     """What decides a meter's numbers: when this changes, the meter has a new version."""
-    return (meter.event_type, meter.aggregation, meter.value, meter.filters, tuple(sorted(meter.group_by.items())))
+    dimensions = tuple(sorted(meter.group_by.items()))
+    return (meter.event_type, meter.aggregation, meter.value, meter.filters, dimensions, meter.time_unit)
 
 
 def next_meter_versions(

@@ -2,28 +2,32 @@
 
 Source: CloudEvents 1.0.2 (context attributes, JSON format). Beyond the specification, `subject` and `time` are
 required: without them nothing can be billed. Identity is (`subject`, `source`, `id`).
+A correction (`schemas.corrections`) is an event too, and decoded as what it says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 
+from schemas.corrections import CORRECTIONS, Corrected, read_correction
 from schemas.errors import EventRejectedError
+from schemas.event_text import IDENTITY_BYTES_MAX as IDENTITY_BYTES_MAX  # noqa: PLC0414 - said of events
+from schemas.event_text import TIME_MAX as TIME_MAX  # noqa: PLC0414 - as above
+from schemas.event_text import TIME_MIN as TIME_MIN  # noqa: PLC0414 - as above
+from schemas.event_text import check_text as check_text  # noqa: PLC0414 - as above
+from schemas.event_text import parse_time as parse_time  # noqa: PLC0414 - as above
+from schemas.event_text import rejection
 
-IDENTITY_BYTES_MAX: Final = 512
 NESTING_MAX: Final = 128
 """Deepest nesting of an event, its own braces included. A decoder alone would stop at a depth that changes with its
 caller's stack, so that an event could be accepted by one process and refused by another."""
 CHECKED_TEXTS_MAX: Final = 50_000
-TIME_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
-TIME_MAX: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 REASONS: Final = {
     "empty_record": "the Kafka record has no value (a tombstone)",
@@ -43,6 +47,7 @@ REASONS: Final = {
     "number_out_of_range": "a metered value has more than 18 integer digits or 12 decimals",
     "invalid_dimension": "a dimension or filter field is no string, number, boolean or null, or is too long",
     "foreign_subject": "the API key is bound to a customer whose subject this is not; only the gateway says so",
+    "invalid_correction": "a correction names itself, or puts another correction in an event's place",
     "key_not_subject": "the Kafka record's key is not the event's subject",
     "identity_conflict": "an event with this identity and another body was accepted before",
 }
@@ -50,7 +55,11 @@ REASONS: Final = {
 
 
 class UsageEvent(msgspec.Struct, frozen=True, gc=False):
-    """A decoded, valid event. `time` is UTC, cut (not rounded) to microseconds; `data` is JSON text, untouched."""
+    """A decoded, valid event. `time` is UTC, cut (not rounded) to microseconds; `data` is JSON text, untouched.
+
+    A correction has in `corrects` the (source, id) of the event that it names. One that replaces has the type, time and
+    data of what it puts there, so that it is counted like any other event; one that voids has no data.
+    """
 
     id: str
     source: str
@@ -58,10 +67,11 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False):
     subject: str
     time: datetime
     data: msgspec.Raw
+    corrects: tuple[str, str] | None = None
 
 
 class EventColumns(msgspec.Struct, frozen=True, gc=False):
-    """Valid events column by column: parallel lists of what a `UsageEvent` has."""
+    """Valid events column by column: parallel lists of what a `UsageEvent` has; `corrects` by row, few have it."""
 
     ids: list[str]
     sources: list[str]
@@ -69,6 +79,7 @@ class EventColumns(msgspec.Struct, frozen=True, gc=False):
     subjects: list[str]
     times: list[datetime]
     datas: list[msgspec.Raw]
+    corrects: dict[int, tuple[str, str]] = {}
 
     def identity(self, row: int) -> tuple[str, str, str]:
         """(subject, source, id)."""
@@ -81,7 +92,13 @@ class EventColumns(msgspec.Struct, frozen=True, gc=False):
     def at(self, row: int) -> UsageEvent:
         """One event, by itself."""
         return UsageEvent(
-            self.ids[row], self.sources[row], self.types[row], self.subjects[row], self.times[row], self.datas[row]
+            self.ids[row],
+            self.sources[row],
+            self.types[row],
+            self.subjects[row],
+            self.times[row],
+            self.datas[row],
+            self.corrects.get(row),
         )
 
 
@@ -97,18 +114,12 @@ class _Envelope(msgspec.Struct, gc=False):
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
-)
 _checked: set[str] = set()
 """Texts that `check_text` found good; a cache, so that sharing it changes no answer."""
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """A string, or what a string without an end leaves: else each quote in it would be the start of another search for the
 end, and 256 KiB of quotes would take minutes."""
 _NO_BRACKET = re.compile(rb"[^\[\]{}]+")
-_AT_FIELD = re.compile(r"at `\$\.?([^`]*)`")
-_MISSING_FIELD = re.compile(r"missing required field `([^`]*)`")
 
 
 def decode_event(record: bytes | None) -> UsageEvent:
@@ -123,7 +134,7 @@ def decode_event(record: bytes | None) -> UsageEvent:
     try:
         envelope = _decode_envelope(record)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _rejection(error) from error
+        raise rejection(error) from error
     if envelope.specversion != "1.0":
         raise EventRejectedError(
             "not_an_event", "specversion", f"specversion is {envelope.specversion[:20]!r}, expected '1.0'"
@@ -131,16 +142,26 @@ def decode_event(record: bytes | None) -> UsageEvent:
     if not record.isascii():
         _check_utf8(record)
     id_, source, type_, subject = envelope.id, envelope.source, envelope.type, envelope.subject
-    if not (id_.isascii() and id_.isprintable() and 0 < len(id_) <= IDENTITY_BYTES_MAX):
-        check_text("id", id_)
+    check_text("id", id_)
     # Few sources, types and subjects make many events.
     if source not in _checked:
         _check_once("source", source)
-    if type_ not in _checked:
-        _check_once("type", type_)
     if subject not in _checked:
         _check_once("subject", subject)
+    if type_ in CORRECTIONS:
+        return _correction(envelope)
+    if type_ not in _checked:
+        _check_once("type", type_)
     return UsageEvent(id_, source, type_, subject, parse_time(envelope.time), envelope.data)
+
+
+def _correction(envelope: _Envelope) -> UsageEvent:
+    """A correction, as what it says."""
+    time = parse_time(envelope.time)
+    found: Corrected = read_correction(envelope.type, envelope.data, time, own=(envelope.source, envelope.id))
+    return UsageEvent(
+        envelope.id, envelope.source, found.type, envelope.subject, found.time, found.data, found.corrects
+    )
 
 
 def columns_of(events: Sequence[UsageEvent]) -> EventColumns:
@@ -152,11 +173,12 @@ def columns_of(events: Sequence[UsageEvent]) -> EventColumns:
         [one.subject for one in events],
         [one.time for one in events],
         [one.data for one in events],
+        {row: one.corrects for row, one in enumerate(events) if one.corrects is not None},
     )
 
 
 def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
-    """What `decode_event` makes of many records, for half the price; None when it would reject any of them.
+    """What `decode_event` makes of many records, for half the price; None when it would reject or correct any.
 
     What makes it cheaper is that a look at all of a column tells that every text in it is good.
     """
@@ -182,48 +204,12 @@ def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
         for field, texts in (("source", columns.sources), ("type", columns.types), ("subject", columns.subjects)):
             if not _checked.issuperset(texts):
                 for text in set(texts) - _checked:
+                    if field == "type" and text in CORRECTIONS:  # never among the checked ones
+                        return None
                     _check_once(field, text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, EventRejectedError):
         return None
     return columns if {one.specversion for one in envelopes} == {"1.0"} else None
-
-
-@lru_cache(maxsize=8_192)  # events come in bursts that share a time
-def parse_time(text: str) -> datetime:
-    """The UTC time of an RFC 3339 text, cut to microseconds, so that no event crosses into the next period.
-
-    Raises EventRejectedError: `invalid_time` or `time_out_of_range`.
-    """
-    if len(text) > 64 or _RFC3339.fullmatch(text) is None:
-        raise EventRejectedError(
-            "invalid_time", "time", f"{text[:64]!r} is no RFC 3339 time with a zone, such as 2013-01-31T23:59:59Z"
-        )
-    try:
-        time = datetime.fromisoformat(text.upper())
-        if time.tzinfo is not UTC:
-            time = time.astimezone(UTC)
-    except OverflowError as error:
-        raise EventRejectedError("time_out_of_range", "time", f"{text!r} is outside 1970 to 2099") from error
-    except ValueError as error:
-        raise EventRejectedError("invalid_time", "time", f"{text!r} is no time of the calendar: {error}") from error
-    if not TIME_MIN <= time < TIME_MAX:
-        raise EventRejectedError("time_out_of_range", "time", f"{text!r} is outside 1970 to 2099")
-    return time
-
-
-def check_text(field: str, text: str) -> None:
-    """Raise EventRejectedError unless the attribute is non-empty, short and free of control characters."""
-    if text.isascii() and text.isprintable() and 0 < len(text) <= IDENTITY_BYTES_MAX:
-        return
-    if not text:
-        raise EventRejectedError("invalid_text", field, f"{field} is empty")
-    size_bytes = len(text.encode("utf-8", "surrogatepass"))
-    if size_bytes > IDENTITY_BYTES_MAX:
-        raise EventRejectedError(
-            "invalid_text", field, f"{field} has {size_bytes} bytes, at most {IDENTITY_BYTES_MAX} are allowed"
-        )
-    if _CONTROL.search(text):
-        raise EventRejectedError("invalid_text", field, f"{field} has control characters")
 
 
 def _check_ids(ids: Sequence[str]) -> None:
@@ -279,20 +265,3 @@ def _check_utf8(record: bytes) -> None:
         record.decode("utf-8")
     except UnicodeDecodeError as error:
         raise EventRejectedError("not_json", "", f"byte {error.start} is not valid UTF-8") from error
-
-
-def _rejection(error: Exception) -> EventRejectedError:
-    """Say what msgspec's error means, in this project's words."""
-    if isinstance(error, RecursionError):
-        return EventRejectedError("too_deep", "", "the JSON is nested too deeply")
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        return EventRejectedError("not_json", "", f"not one JSON document in UTF-8 ({text})")
-    at_field = _AT_FIELD.search(text)
-    field = at_field.group(1) if at_field else ""
-    missing = _MISSING_FIELD.search(text)
-    if missing:
-        return EventRejectedError("missing_field", missing.group(1), f"{missing.group(1)} is required")
-    if not field:
-        return EventRejectedError("not_an_event", "", f"not a CloudEvents object ({text})")
-    return EventRejectedError("wrong_type", field, text.partition(" - at ")[0].replace("`", ""))

@@ -66,8 +66,9 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of an answer. `who` is a subject or customer id, '' for everything; windows are half-open, UTC.
 
-    `quantity` is None where the aggregation has no value (never with events_count > 0).
-    `digest` is the sum modulo 2^128 of the digests of the events counted.
+    `digest` is the sum modulo 2^128 of the digests of the `events_count` events counted.
+    `integral` is that of a `time_weighted` meter, in unit-seconds and exact; its quantity is the integral in the
+    meter's time unit. Such a row is there without events too, while the balance is not zero. None for other meters.
     """
 
     who: str
@@ -77,3 +78,4 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal
     events_count: int
     digest: int
+    integral: Decimal | None = None

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
 from metering.usage.bounds import ROWS_MAX, RowsBound
+from metering.usage.counts import Counts
 from metering.usage.question import Question, check_question
 from metering.usage.reading import check_stored, rows_of
-from metering.usage.recount import stream_events
-from metering.usage.statements import members_statement, recurring_members_statement, rollups_statement
-from metering.usage.tally import Group, LoggedEvent, Measured, Measurer, Tally, in_order, row_of
+from metering.usage.recount import count_everything, stream_events
+from metering.usage.statements import (
+    any_gone_statement,
+    members_statement,
+    recounted_statement,
+    recurring_members_statement,
+    rollups_statement,
+)
+from metering.usage.tally import Group, LoggedEvent, Measured, Measurer, Tally
 from metering.usage.windows import from_us
 from schemas.catalog import AppliedCatalog
 from schemas.quantity import EXACT
-from schemas.rollup import EMPTY, LogMoment, RollupState, merge
+from schemas.rollup import LogMoment, RollupState
 from schemas.usage_query import UsageQuery, UsageRow
+
+RECOUNTED_MAX: Final = 500
+"""Windows of subjects that are named to ClickHouse; when there are more, everything is counted from events."""
+ATTEMPTS_MAX: Final = 3
+"""How often an answer with a cut is tried while corrections come in from other partitions."""
 
 
 class _OpenKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,18 +44,8 @@ class _OpenKey(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
 
 
-class _Counts:
-    """What is known of each group so far. `open_keys` gives the first offsets of the series to count from events."""
-
-    def __init__(self, bound: RowsBound) -> None:
-        self._bound = bound
-        self.states: dict[Group, RollupState] = {}
-        self.members: dict[Group, int] = {}
-        self.open_keys: dict[_OpenKey, list[int]] = {}
-
-    def add(self, group: Group, state: RollupState) -> None:
-        self.states[group] = merge(self.states.get(group, EMPTY), state)
-        self._bound.check(len(self.states))
+OpenKeys = dict[_OpenKey, list[int]]
+"""The first offsets of the series to count from events, by key."""
 
 
 def answer(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_max: int = ROWS_MAX) -> list[UsageRow]:
@@ -58,24 +60,45 @@ def answer(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_m
     if not question.spans:
         return []
     check_stored(client, question)
-    counts = _Counts(RowsBound(rows_max))
-    _read_rollups(client, question, counts)
+    return count(client, question, RowsBound(rows_max)).rows()
+
+
+def count(client: Client, question: Question, bound: RowsBound) -> Counts:
+    """All that a checked question asks for."""
+    if question.query.cut is None:
+        return _count(client, question, bound)
+    for _ in range(ATTEMPTS_MAX):
+        recounted = tuple(rows_of(client, recounted_statement(question)))
+        if len(recounted) > RECOUNTED_MAX:
+            break
+        counts = _count(client, msgspec.structs.replace(question, recounted=recounted), bound)
+        # A correction that came from another partition meanwhile may have changed rollups between two statements.
+        if tuple(rows_of(client, recounted_statement(question))) == recounted:
+            return counts
+    return count_everything(client, question, bound)
+
+
+def _count(client: Client, question: Question, bound: RowsBound) -> Counts:
+    counts = Counts(question, bound)
+    open_keys: OpenKeys = {}
+    _read_rollups(client, question, counts, open_keys)
+    any_gone = False
     if question.counts_members:
-        for who, window_s, asked, members_count in rows_of(client, members_statement(question)):
+        [(any_gone,)] = rows_of(client, any_gone_statement(question))
+        for who, window_s, asked, members_count in rows_of(client, members_statement(question, any_gone=any_gone)):
             counts.members[_group(question, who, window_s, asked)] = members_count
-    if question.plan.split_quarters_s or counts.open_keys:
-        _count_events(client, question, counts)
-    return in_order(
-        [row_of(question, group, state, counts.members.get(group, 0)) for group, state in counts.states.items()]
-    )
+    if question.plan.split_quarters_s or open_keys or question.recounted:
+        _count_events(client, question, counts, open_keys, any_gone=any_gone)
+    return counts
 
 
-def _read_rollups(client: Client, question: Question, counts: _Counts) -> None:
+def _read_rollups(client: Client, question: Question, counts: Counts, open_keys: OpenKeys) -> None:
     names_of = {span.version.version: sorted(span.version.meter.group_by) for span in question.spans}
     for row in rows_of(client, rollups_statement(question)):
         (who, window_s, asked, is_open, *key), state = row[:12], row[12:]
         if not is_open:
-            counts.add(_group(question, who, window_s, asked), _state(state))
+            if state[0]:  # else all its events were taken out again
+                counts.add(_group(question, who, window_s, asked), _state(state))
             continue
         subject, key_window_s, version, names, values, epoch, partition, position_first = key
         named = dict(zip(names, values, strict=True))
@@ -87,12 +110,13 @@ def _read_rollups(client: Client, question: Question, counts: _Counts) -> None:
             epoch=epoch,
             partition=partition,
         )
-        counts.open_keys.setdefault(open_key, []).append(position_first)
+        open_keys.setdefault(open_key, []).append(position_first)
 
 
-def _count_events(client: Client, question: Question, counts: _Counts) -> None:
+def _count_events(client: Client, question: Question, counts: Counts, open_keys: OpenKeys, *, any_gone: bool) -> None:
     """Count what the rollups left: split rollup windows whole, and the keys that have gone on beyond the cut."""
     split = frozenset(question.plan.split_quarters_s)
+    recounted = frozenset(question.recounted)
     measurer = Measurer(question)
     tallies: dict[Group, Tally] = {}
     fresh: dict[Group, Tally] = {}
@@ -100,8 +124,8 @@ def _count_events(client: Client, question: Question, counts: _Counts) -> None:
         measured = measurer.measure(logged)
         if measured is None:
             continue
-        in_split = measured.window_s in split
-        if not in_split and not _continues(counts.open_keys, logged, measured):
+        in_split = measured.window_s in split or (measured.event.subject, measured.window_s) in recounted
+        if not in_split and not _continues(open_keys, logged, measured):
             continue
         # Members of a key that is open are in the table of members, with their own positions; those of a split
         # window are not counted there.
@@ -110,7 +134,7 @@ def _count_events(client: Client, question: Question, counts: _Counts) -> None:
     for group, tally in (*tallies.items(), *fresh.items()):
         counts.add(group, tally.state())
     if question.counts_members and any(tally.members for tally in fresh.values()):
-        for who, window_s, asked, member in rows_of(client, recurring_members_statement(question)):
+        for who, window_s, asked, member in rows_of(client, recurring_members_statement(question, any_gone=any_gone)):
             known = fresh.get(_group(question, who, window_s, asked))
             if known is not None:
                 known.members.discard(member)
@@ -118,7 +142,7 @@ def _count_events(client: Client, question: Question, counts: _Counts) -> None:
             counts.members[group] = counts.members.get(group, 0) + len(tally.members)
 
 
-def _continues(open_keys: dict[_OpenKey, list[int]], logged: LoggedEvent, measured: Measured) -> bool:
+def _continues(open_keys: OpenKeys, logged: LoggedEvent, measured: Measured) -> bool:
     """Whether the event belongs to a series that the rollups' statement named as open."""
     key = _OpenKey(
         subject=measured.event.subject,
@@ -138,7 +162,7 @@ def _group(question: Question, who: str, window_s: int, asked: list[str]) -> Gro
 
 def _state(row: tuple[Any, ...]) -> RollupState:
     """The state in the columns from `events` on."""
-    events, total, smallest, greatest, latest, moment, digests = row
+    events, total, smallest, greatest, latest, moment, digests, first_moment = row
     time_us, epoch, partition, offset = moment
     at = LogMoment(time=from_us(time_us), epoch=epoch, partition=partition, offset=offset)
     return RollupState(
@@ -149,6 +173,7 @@ def _state(row: tuple[Any, ...]) -> RollupState:
         value_latest=None if latest is None else _exact(latest),
         latest_at=None if latest is None else at,
         digest=int(digests),
+        value_moment=_exact(first_moment),
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from clickhouse_connect.driver.client import Client
 
 from metering.usage.bounds import ROWS_MAX, RowsBound
+from metering.usage.counts import Counts
 from metering.usage.question import Question, check_question
 from metering.usage.reading import check_stored, rows_of
 from metering.usage.statements import events_statement
-from metering.usage.tally import Group, LoggedEvent, Measurer, Tally, in_order, row_of
+from metering.usage.tally import Group, LoggedEvent, Measurer, Tally
 from schemas.catalog import AppliedCatalog
 from schemas.usage_query import UsageQuery, UsageRow
 
@@ -25,8 +26,12 @@ def recount(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_
     if not question.spans:
         return []
     check_stored(client, question)
+    return count_everything(client, question, RowsBound(rows_max)).rows()
+
+
+def count_everything(client: Client, question: Question, bound: RowsBound) -> Counts:
+    """All that a question asks for, from `events` alone."""
     measurer = Measurer(question)
-    bound = RowsBound(rows_max)
     tallies: dict[Group, Tally] = {}
     for logged in stream_events(client, question, everything=True):
         measured = measurer.measure(logged)
@@ -36,9 +41,14 @@ def recount(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_
         tally = tallies.get(group)
         if tally is None:
             tally = tallies[group] = Tally()
-            bound.check(len(tallies))
+            if not question.has_opening:
+                bound.check(len(tallies))
         tally.add(logged, measured)
-    return in_order([row_of(question, group, tally.state(), len(tally.members)) for group, tally in tallies.items()])
+    counts = Counts(question, bound)
+    for group, tally in tallies.items():
+        counts.add(group, tally.state())
+        counts.members[group] = len(tally.members)
+    return counts
 
 
 def stream_events(client: Client, question: Question, *, everything: bool) -> Iterator[LoggedEvent]:

@@ -22,6 +22,9 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
 
 
+SORT_BYTES_MAX: Final = 512 * 1024 * 1024
+"""What ClickHouse may hold in memory to sort events; the rest goes to its disk."""
+
 _OWNED: Final = """(
     SELECT JSONExtractString(customer_json, 'id') AS customer,
         arrayJoin(JSONExtract(customer_json, 'subjects', 'Array(String)')) AS subject
@@ -55,6 +58,10 @@ _FULL_WINDOWS: Final = """one.meter = {meter:String}
         {versions:Array(UInt32)}, {version_starts:Array(Int64)}, {version_ends:Array(Int64)})"""
 """Rollup windows that lie inside one window of the answer, each by the version of the meter in force then."""
 
+_NOT_RECOUNTED: Final = """
+    AND (one.subject, toInt64(toUnixTimestamp(one.window_start))) NOT IN {recounted:Array(Tuple(String, Int64))}"""
+"""Leaves out the windows of subjects that only events can answer for."""
+
 _QUARTER: Final = "toStartOfFifteenMinutes(one.time)"
 _ASKED: Final = "arrayMap(name -> one.dimensions[name], {group_by:Array(String)})"
 _WHO: Final = {By.SUBJECT: "one.subject", By.CUSTOMER: "owned.customer", By.EVERYTHING: "''"}
@@ -86,44 +93,77 @@ SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
     toString(min(one.value_min)) AS smallest,
     toString(max(one.value_max)) AS greatest,
     {_latest(question)},
-    toString(sum(one.digest)) AS digests
+    toString(sum(one.digest)) AS digests,
+    {_moment(question)} AS first_moment
 FROM rollups AS one FINAL{_joins(question)}
-WHERE {_FULL_WINDOWS}{_whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
+WHERE {_full_windows(question)}{_whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
 GROUP BY who, window_s, asked, open, open_subject, open_window_s, open_version, open_names, open_values, open_epoch,
     open_partition, open_position_first
 {_SETTINGS}"""
     return Statement(sql=sql, parameters=_parameters(question))
 
 
-def members_statement(question: Question) -> Statement:
+def members_statement(question: Question, *, any_gone: bool) -> Statement:
     """One row per (who, window, dimensions): the number of distinct members in full rollup windows."""
     sql = f"""
 SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, uniqExact(one.member) AS members
-FROM members AS one FINAL{_joins(question)}
-WHERE {_FULL_WINDOWS}{_whose(question)}{_members_cut(question)}
+FROM {_members(question, "", any_gone=any_gone)}
 GROUP BY who, window_s, asked
 {_SETTINGS}"""
     return Statement(sql=sql, parameters=_parameters(question))
 
 
-def recurring_members_statement(question: Question) -> Statement:
+def recurring_members_statement(question: Question, *, any_gone: bool) -> Statement:
     """One row per (who, window, dimensions, member) of full rollup windows, of members that a split one has too.
 
     A member on both sides of a boundary must be counted once. More rows than needed may come: compare them whole.
     """
+    recounted = ""
+    if question.recounted:
+        recounted = """
+                OR (subject, toInt64(toUnixTimestamp(window_start))) IN {recounted:Array(Tuple(String, Int64))}"""
+    recurring = f"""
+        AND one.member IN (
+            SELECT member FROM members
+            WHERE meter = {{meter:String}}
+                AND (has({{split_quarters:Array(Int64)}}, toInt64(toUnixTimestamp(window_start))){recounted}))"""
     sql = f"""
 SELECT DISTINCT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, one.member AS member
-FROM members AS one FINAL{_joins(question)}
-WHERE {_FULL_WINDOWS}{_whose(question)}{_members_cut(question)}
-    AND one.member IN (
-        SELECT member FROM members
-        WHERE meter = {{meter:String}} AND has({{split_quarters:Array(Int64)}}, toInt64(toUnixTimestamp(window_start))))
+FROM {_members(question, recurring, any_gone=any_gone)}
 {_SETTINGS}"""
     return Statement(sql=sql, parameters=_parameters(question))
 
 
-def events_statement(question: Question, *, everything: bool) -> Statement:
+def any_gone_statement(question: Question) -> Statement:
+    """Whether members of the meter ever went away again, in which case it takes more to say who is there."""
+    sql = "SELECT count() > 0 FROM (SELECT 1 FROM members WHERE meter = {meter:String} AND since > 0 LIMIT 1)"
+    return Statement(sql=sql, parameters={"meter": question.query.meter})
+
+
+def recounted_statement(question: Question) -> Statement:
+    """(subject, rollup window) of events that a correction beyond the cut takes out from another log or partition.
+
+    Within a partition the position of a rollup says whether a correction is in it; one from elsewhere leaves no trace
+    there, so what it touched is counted from events.
+    """
+    sql = f"""
+SELECT DISTINCT one.subject AS subject, toInt64(toUnixTimestamp(toStartOfFifteenMinutes(one.event_time))) AS window_s
+FROM corrections AS one FINAL
+WHERE one.event_known AND (one.event_epoch, one.event_partition) != (one.epoch, one.partition)
+    AND one.event_type IN {{types:Array(String)}}
+    AND one.event_time >= fromUnixTimestamp64Micro({{start_us:Int64}}, 'UTC')
+    AND one.event_time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC')
+    AND NOT arrayExists((epoch, partition, last_offset) -> one.epoch = epoch AND one.partition = partition
+            AND one.offset <= last_offset,
+        {{cut_epochs:Array(String)}}, {{cut_partitions:Array(UInt32)}}, {{cut_offsets:Array(Int64)}}){_whose(question)}
+ORDER BY subject, window_s"""
+    return Statement(sql=sql, parameters=_parameters(question))
+
+
+def events_statement(question: Question, *, everything: bool, in_order: bool = False) -> Statement:
     """The events an answer is counted from: all of the range, or only what rollups cannot say.
+
+    With `in_order` they come by who, then time, then place in the log; else in no order.
 
     The latter are those in split rollup windows and, with a cut, those of keys that have gone on beyond it; there
     may be more of these than the rollups' statement named, because the log goes on while two statements run.
@@ -136,9 +176,51 @@ WHERE one.type IN {{types:Array(String)}}
     AND one.time >= fromUnixTimestamp64Micro({{start_us:Int64}}, 'UTC')
     AND one.time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC'){_whose(question)}
     {"" if question.query.cut is None else "AND one.offset <= cut.last_offset"}
-    {"" if everything else f"AND ({_split(question)}{_open(question)})"}
-{_SETTINGS}, optimize_move_to_prewhere_if_final = 1"""
+    {not_corrected(has_cut=question.query.cut is not None)}
+    {"" if everything else f"AND ({_split(question)}{_open(question)}{_recounted(question)})"}
+{"ORDER BY who, one.time, one.epoch, one.partition, one.offset" if in_order else ""}
+{_SETTINGS}, optimize_move_to_prewhere_if_final = 1, max_bytes_before_external_sort = {SORT_BYTES_MAX}"""
     return Statement(sql=sql, parameters=_parameters(question))
+
+
+def not_corrected(*, has_cut: bool) -> str:
+    """The condition on `events AS one` that leaves out what corrections took out, within the cut if there is one.
+
+    The parameters cut_epochs, cut_partitions and cut_offsets are those of a cut.
+    """
+    within = f" AS taken INNER JOIN {_CUT} AS place USING (epoch, partition) WHERE taken.offset <= place.last_offset"
+    return f"""AND (one.subject, one.source, one.id) NOT IN (
+        SELECT subject, source, id FROM corrections{within if has_cut else ""})"""
+
+
+def _full_windows(question: Question) -> str:
+    return _FULL_WINDOWS + (_NOT_RECOUNTED if question.recounted else "")
+
+
+def _members(question: Question, more: str, *, any_gone: bool) -> str:
+    """`members AS one` of full rollup windows with what is joined and asked for. With a cut: as they were then."""
+    within = "" if question.query.cut is None else "\n        AND one.position <= cut.last_offset"
+    asked = f"{_full_windows(question)}{_whose(question)}{within}{more}"
+    if not any_gone:
+        return f"members AS one FINAL{_joins(question)}\nWHERE {asked}"
+    cut = "" if question.query.cut is None else f"\n    INNER JOIN {_CUT} AS cut USING (epoch, partition)"
+    owned = f"\nINNER JOIN {_OWNED} AS owned USING (subject)" if question.query.by is By.CUSTOMER else ""
+    return f"""(
+    SELECT one.subject AS subject, one.window_start AS window_start, one.dimensions AS dimensions,
+        one.member AS member
+    FROM members AS one{cut}
+    WHERE {asked}
+    GROUP BY one.subject, one.window_start, one.dimensions, one.meter_version, one.epoch, one.partition,
+        one.position_first, one.member
+    HAVING argMax(one.gone, one.since) = 0
+) AS one{owned}"""
+
+
+def _moment(question: Question) -> str:
+    """Sum of value times seconds since 1970, for meters that are weighted by time."""
+    if not question.has(Aggregation.TIME_WEIGHTED):
+        return "'0'"
+    return "toString(sum(one.value_moment + one.value_sum * toUnixTimestamp(one.window_start)))"
 
 
 def _latest(question: Question) -> str:
@@ -170,11 +252,15 @@ def _open(question: Question) -> str:
         OR (one.subject, {_QUARTER}) IN (
             SELECT one.subject, one.window_start
             FROM rollups AS one FINAL INNER JOIN {_CUT} AS cut USING (epoch, partition)
-            WHERE {_FULL_WINDOWS} AND one.position > cut.last_offset AND one.position_first <= cut.last_offset)"""
+            WHERE {_full_windows(question)}
+                AND one.position > cut.last_offset AND one.position_first <= cut.last_offset)"""
 
 
-def _members_cut(question: Question) -> str:
-    return "" if question.query.cut is None else " AND one.position <= cut.last_offset"
+def _recounted(question: Question) -> str:
+    if not question.recounted:
+        return ""
+    return f"""
+        OR (one.subject, toInt64(toUnixTimestamp({_QUARTER}))) IN {{recounted:Array(Tuple(String, Int64))}}"""
 
 
 def _who(question: Question) -> str:
@@ -210,6 +296,7 @@ def _parameters(question: Question) -> dict[str, Any]:
         "full_from": plan.full_from_s,
         "full_to": plan.full_to_s,
         "split_quarters": list(plan.split_quarters_s),
+        "recounted": list(question.recounted),
         "run_starts": [run.start_s for run in plan.runs],
         "run_steps": [run.step_s for run in plan.runs],
         "group_by": list(query.group_by),

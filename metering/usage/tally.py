@@ -6,17 +6,17 @@ from decimal import Decimal
 
 import msgspec
 
-from metering.usage.question import Question
+from metering.usage.question import Question, changes_balance
 from metering.usage.windows import to_us
 from schemas.admission import Admission
 from schemas.errors import EventRejectedError, InvariantViolationError
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import ZERO, add
-from schemas.rollup import DIGEST_MODULUS, LogMoment, RollupState, quantity
+from schemas.rollup import DIGEST_MODULUS, LogMoment, RollupState, moment, quantity
 from schemas.usage_event import UsageEvent, decode_event
 from schemas.usage_query import UsageRow
 
-_VALUED = frozenset({Aggregation.SUM, Aggregation.MIN, Aggregation.MAX, Aggregation.AVG, Aggregation.LATEST})
+_UNVALUED = frozenset({Aggregation.COUNT, Aggregation.UNIQUE_COUNT})
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +39,12 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One event as one meter version sees it."""
+    """One event as one meter version sees it; `window` is the one of the question's plan that it is in."""
 
     event: UsageEvent
     version: MeterVersion
     measurement: Measurement
+    window: int
 
     @property
     def window_s(self) -> int:
@@ -55,7 +56,17 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class Tally:
     """The running state of one group, and its members where the meter counts them."""
 
-    __slots__ = ("_count", "_digest", "_greatest", "_latest", "_moment", "_smallest", "_total", "members")
+    __slots__ = (
+        "_count",
+        "_digest",
+        "_first_moment",
+        "_greatest",
+        "_latest",
+        "_latest_at",
+        "_smallest",
+        "_total",
+        "members",
+    )
 
     def __init__(self) -> None:
         self._count = 0
@@ -64,7 +75,8 @@ class Tally:
         self._smallest: Decimal | None = None
         self._greatest: Decimal | None = None
         self._latest: Decimal | None = None
-        self._moment: LogMoment | None = None
+        self._latest_at: LogMoment | None = None
+        self._first_moment = ZERO
         self.members: set[str] = set()
 
     def add(self, logged: LoggedEvent, measured: Measured) -> None:
@@ -73,17 +85,17 @@ class Tally:
         aggregation = measured.version.meter.aggregation
         if aggregation is Aggregation.UNIQUE_COUNT:
             self.members.add(measured.measurement.member)
-        if aggregation not in _VALUED:
+        if aggregation in _UNVALUED:
             return
         value = measured.measurement.value
         self._total = add(self._total, value)
         self._smallest = value if self._smallest is None or value < self._smallest else self._smallest
         self._greatest = value if self._greatest is None or value > self._greatest else self._greatest
-        moment = LogMoment(
-            time=measured.event.time, epoch=logged.epoch, partition=logged.partition, offset=logged.offset
-        )
-        if self._moment is None or moment > self._moment:
-            self._latest, self._moment = value, moment
+        if aggregation is Aggregation.TIME_WEIGHTED:
+            self._first_moment = add(self._first_moment, moment(value, measured.event.time))
+        at = LogMoment(time=measured.event.time, epoch=logged.epoch, partition=logged.partition, offset=logged.offset)
+        if self._latest_at is None or at > self._latest_at:
+            self._latest, self._latest_at = value, at
 
     def state(self) -> RollupState:
         return RollupState(
@@ -92,8 +104,9 @@ class Tally:
             value_min=self._smallest,
             value_max=self._greatest,
             value_latest=self._latest,
-            latest_at=self._moment,
+            latest_at=self._latest_at,
             digest=self._digest,
+            value_moment=self._first_moment,
         )
 
 
@@ -126,20 +139,23 @@ class Measurer:
         if not found:
             return None
         [(version, measurement)] = found
-        return Measured(event=event, version=version, measurement=measurement)
+        window = self._question.plan.index_at(to_us(event.time))
+        if self._question.is_opening(window) and not changes_balance(version.meter):
+            return None
+        return Measured(event=event, version=version, measurement=measurement, window=window)
 
     def group(self, logged: LoggedEvent, measured: Measured) -> Group:
         """The row the event belongs to. A dimension that its meter version does not have reads as ''."""
         dimensions, picks = measured.measurement.dimensions, self._picks[measured.version.version]
         return Group(
             who=logged.who,
-            window=self._question.plan.index_at(to_us(measured.event.time)),
+            window=measured.window,
             asked=tuple("" if at is None else dimensions[at] for at in picks),
         )
 
 
 def row_of(question: Question, group: Group, state: RollupState, members_count: int) -> UsageRow:
-    """The line of the answer for a group that has events."""
+    """The line of the answer for a group that has events; not for one of a `time_weighted` meter."""
     start, end = question.plan.bounds(group.window)
     number = quantity(question.aggregation_of(group.window), state, members_count)
     if number is None:
@@ -155,8 +171,3 @@ def row_of(question: Question, group: Group, state: RollupState, members_count: 
         events_count=state.events_count,
         digest=state.digest,
     )
-
-
-def in_order(rows: list[UsageRow]) -> list[UsageRow]:
-    """By window, then who, then dimensions."""
-    return sorted(rows, key=lambda row: (row.window_start, row.who, tuple(row.dimensions.values())))

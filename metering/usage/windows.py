@@ -88,6 +88,18 @@ def plan_windows(start: datetime, end: datetime, window: Window, zone: ZoneInfo)
     )
 
 
+def with_opening(plan: WindowPlan) -> WindowPlan:
+    """The plan with one more window before the others, in which is all time since 1970."""
+    edges = [0, *plan.edges_us]
+    return WindowPlan(
+        edges_us=tuple(edges),
+        full_from_s=0,
+        full_to_s=plan.full_to_s,
+        split_quarters_s=plan.split_quarters_s,
+        runs=_runs(edges),
+    )
+
+
 def to_us(moment: datetime) -> int:
     """Microseconds since 1970, exactly."""
     return (moment - _EPOCH) // timedelta(microseconds=1)

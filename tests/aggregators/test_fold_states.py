@@ -150,7 +150,7 @@ def test_members_are_reported_once_at_the_offset_that_brought_them(events: list[
     _, members = folded(log).fold.take_dirty()
 
     base = int(START.timestamp())
-    found = {((key[2] - base) // 900, key[3][0], member): offset for _, key, member, offset in members}
+    found = {((key[2] - base) // 900, key[3][0], member): offset for _, key, member, offset, _, _ in members}
     assert found == seen
     assert len(members) == len(seen)
 

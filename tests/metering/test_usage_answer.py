@@ -374,7 +374,7 @@ def test_a_catalog_that_the_database_does_not_have_is_not_asked_for_owners(table
     ("wrong", "message"),
     [
         ({"meter": "cuont"}, "unknown meter 'cuont'. Did you mean 'count'?"),
-        ({"meter": "zzz"}, "unknown meter 'zzz'. Known are avg, count, latest, max, min, sum, unique_count"),
+        ({"meter": "zzz"}, "unknown meter 'zzz'. Known are avg, count, latest, max, min, sum, time_weighted, unique"),
         ({"group_by": ("knid",)}, "unknown dimension 'knid'. Did you mean 'kind'?"),
         ({"group_by": ("kind", "kind")}, "dimension 'kind' is named twice"),
         ({"customers": ("acmee",)}, "unknown customer 'acmee'. Did you mean 'acme'?"),

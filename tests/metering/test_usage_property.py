@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from itertools import groupby
 from zoneinfo import ZoneInfo
 
@@ -15,16 +16,21 @@ from hypothesis import strategies as st
 from metering.testing import ClickHouseUnderTest
 from metering.usage.answer import answer
 from metering.usage.recount import recount
+from metering.usage.windows import plan_windows
 from schemas.catalog import Customer
 from schemas.usage_query import By, Cut, Position, UsageQuery, Window
 from tests.support.made_usage import (
-    AGGREGATIONS,
     EPOCH,
+    EXACTLY,
+    METERS,
     MadeEvent,
     UsageTables,
     counted,
     made_catalog,
+    outs_of,
+    plain_integral,
     plain_quantity,
+    total_of,
     usage_tables,
 )
 
@@ -53,26 +59,42 @@ moments = st.builds(
 
 @st.composite
 def logs(draw: st.DrawFn, base: datetime) -> list[MadeEvent]:
-    """Events of two epochs and three partitions; offsets follow each other within each."""
+    """Events of two epochs and three partitions in the order of arrival; offsets follow each other within each.
+
+    Some correct others: earlier ones or later ones, corrections too, and now and then one of another partition.
+    """
+    places = st.tuples(st.sampled_from(["log-1", "log-1", "log-2"]), st.integers(0, 2))
+    drafts: list[tuple[int | None, bool, tuple[str, int], str]] = []
+    for number in range(draw(st.integers(1, 25))):
+        target = draw(st.one_of(st.none(), st.none(), st.integers(0, number - 1))) if number else None
+        place, subject = draw(places), draw(st.sampled_from(["s1", "s2", "s3", "stray"]))
+        if target is not None:
+            subject = drafts[target][3]
+            place = drafts[target][2] if draw(st.integers(0, 9)) else place
+        drafts.append((target, target is not None and draw(st.booleans()), place, subject))
+    arrival = draw(st.one_of(st.just(list(range(len(drafts)))), st.permutations(range(len(drafts)))))
     ends: dict[tuple[str, int], int] = {}
-    events = []
-    for _ in range(draw(st.integers(1, 25))):
-        place = (draw(st.sampled_from(["log-1", "log-1", "log-2"])), draw(st.integers(0, 2)))
-        ends[place] = ends.get(place, -1) + 1
-        events.append(
-            MadeEvent(
-                subject=draw(st.sampled_from(["s1", "s2", "s3", "stray"])),
-                time=base + draw(moments),
-                value=draw(values),
-                kind=draw(st.sampled_from(["a", "b"])),
-                region=draw(st.sampled_from(["eu", "us", ""])),
-                user=draw(st.sampled_from(["ann", "bob", "eve"])),
-                epoch=place[0],
-                partition=place[1],
-                offset=ends[place],
-            )
+    offsets: dict[int, int] = {}
+    for number in arrival:
+        place = drafts[number][2]
+        offsets[number] = ends[place] = ends.get(place, -1) + 1
+    return [
+        MadeEvent(
+            subject=subject,
+            time=base + draw(moments),
+            value=draw(values),
+            kind=draw(st.sampled_from(["a", "b"])),
+            region=draw(st.sampled_from(["eu", "us", ""])),
+            user=draw(st.sampled_from(["ann", "bob", "eve"])),
+            epoch=place[0],
+            partition=place[1],
+            offset=offsets[number],
+            corrects=None if target is None else "{}-{}-{}".format(*drafts[target][2], offsets[target]),
+            voids=voids,
         )
-    return events
+        for number in arrival
+        for target, voids, place, subject in (drafts[number],)
+    ]
 
 
 cuts = st.one_of(
@@ -91,7 +113,7 @@ cuts = st.one_of(
 def questions(draw: st.DrawFn, base: datetime, zone: str) -> UsageQuery:
     start, end = sorted(draw(st.lists(moments, min_size=2, max_size=2, unique=True)))
     return UsageQuery(
-        meter=draw(st.sampled_from(AGGREGATIONS)),
+        meter=draw(st.sampled_from(METERS)),
         start=base + start,
         end=base + end,
         # Monrovia's hour of 1 h 15 min 30 s has two labels; an hour of that kind has a test of its own.
@@ -122,7 +144,7 @@ def label_of(window: Window, zone: ZoneInfo) -> Callable[[datetime], object]:
 
 
 def plain_count(events: list[MadeEvent], query: UsageQuery, changed_at: datetime | None) -> dict[object, object]:
-    """The answer as {(label of the window, who, dimensions): (quantity, events, digest)}."""
+    """The answer as {(label of the window, who, dimensions): (quantity, events, digest, integral)}."""
     label = label_of(query.window, ZoneInfo(query.timezone))
     ends = {(one.epoch, one.partition): one.offset for one in query.cut.positions} if query.cut else {}
 
@@ -130,19 +152,45 @@ def plain_count(events: list[MadeEvent], query: UsageQuery, changed_at: datetime
         who = {By.SUBJECT: event.subject, By.CUSTOMER: OWNER.get(event.subject, ""), By.EVERYTHING: ""}[query.by]
         return str(label(event.time)), who, tuple(getattr(event, name) for name in query.group_by)
 
+    outs = outs_of(events, ends if query.cut else None)
     chosen = [
         event
         for event in counted(events, query.meter, changed_at)
-        if query.start <= event.time < query.end
+        if event.time < query.end
+        and event.name not in outs
         and (query.subjects is None or event.subject in query.subjects)
         and (query.customers is None or OWNER.get(event.subject) in query.customers)
         and (query.by is not By.CUSTOMER or event.subject in OWNER)
         and (query.cut is None or event.offset <= ends.get((event.epoch, event.partition), -1))
     ]
+    if query.meter == "time_weighted":
+        return plain_balances(chosen, query, lambda event: key(event)[1:])
     found: dict[object, object] = {}
+    chosen = [event for event in chosen if query.start <= event.time]
     for group, members in groupby(sorted(chosen, key=key), key=key):
         held = list(members)
-        found[group] = (plain_quantity(query.meter, held), len(held), sum(one.digest for one in held) % 2**128)
+        found[group] = (plain_quantity(query.meter, held), len(held), sum(one.digest for one in held) % 2**128, None)
+    return found
+
+
+def plain_balances(
+    events: list[MadeEvent], query: UsageQuery, key: Callable[[MadeEvent], tuple[str, tuple[str, ...]]]
+) -> dict[object, object]:
+    """The same of a balance: a row for each window that it has something in."""
+    label = label_of(query.window, ZoneInfo(query.timezone))
+    plan = plan_windows(query.start, query.end, query.window, ZoneInfo(query.timezone))
+    found: dict[object, object] = {}
+    for group, members in groupby(sorted(events, key=key), key=key):
+        held = list(members)
+        for start, end in map(plan.bounds, range(plan.count)):
+            within = [one for one in held if start <= one.time < end]
+            if within or total_of(Decimal(one.value or "0") for one in held if one.time < start):
+                integral = plain_integral(held, start, end)
+                # By fractions, where the code under test divides integers.
+                hours = round(Fraction(integral) * 10**12 / 3600)
+                digest = sum(one.digest for one in within) % 2**128
+                quantity = EXACTLY.scaleb(Decimal(hours), -12)
+                found[(str(label(start)), *group)] = (quantity, len(within), digest, integral)
     return found
 
 
@@ -174,6 +222,7 @@ def test_answer_recount_and_plain_count_agree(tables: UsageTables, data: st.Data
                     row.quantity,
                     row.events_count,
                     row.digest,
+                    row.integral,
                 )
                 for row in rows
             } == expected

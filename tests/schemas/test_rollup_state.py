@@ -120,4 +120,5 @@ def test_an_average_is_never_off_by_more_than_half_a_unit_of_its_last_decimal(to
 def test_nothing_has_a_count_and_a_sum_of_zero_and_no_other_quantity() -> None:
     found = {aggregation.value: quantity(aggregation, EMPTY, 0) for aggregation in Aggregation}
 
-    assert found == {"count": 0, "sum": 0, "unique_count": 0, "min": None, "max": None, "avg": None, "latest": None}
+    none = dict.fromkeys(("min", "max", "avg", "latest", "time_weighted"))
+    assert found == {"count": 0, "sum": 0, "unique_count": 0, **none}
