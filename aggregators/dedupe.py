@@ -44,8 +44,13 @@ def identity_key(identity: Identity) -> int:
 
 def identity_keys(subjects: Sequence[str], sources: Sequence[str], ids: Sequence[str]) -> list[int]:
     """`identity_key` of many."""
-    prefixes = map(_prefix, subjects, sources)
-    return [xxhash.xxh3_64_intdigest(prefix + id_.encode()) for prefix, id_ in zip(prefixes, ids, strict=True)]
+    if sources and sources.count(sources[0]) == len(sources):
+        by_subject = {subject: _prefix(subject, sources[0]) for subject in set(subjects)}
+        prefixes = [by_subject[subject] for subject in subjects]
+    else:
+        prefixes = [_prefix(subject, source) for subject, source in zip(subjects, sources, strict=True)]
+    digest = xxhash.xxh3_64_intdigest
+    return [digest(prefix + id_.encode()) for prefix, id_ in zip(prefixes, ids, strict=True)]
 
 
 @lru_cache(maxsize=65_536)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
@@ -25,6 +26,16 @@ log = structlog.get_logger(__name__)
 
 TakeOver = Callable[[int, tuple[int, ...]], Awaitable[Mapping[int, int]]]
 """Told a new generation and its partitions; answers the offset to read each partition from."""
+
+
+class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
+    """Hands records over as they were parsed. A `ConsumerRecord` of each would cost as much as decoding its event."""
+
+    def _consumer_record(self, tp: TP, record: Any) -> Any:  # noqa: ARG002 - overrides
+        return record
+
+
+fetcher.PartitionRecords = _ParsedRecords
 
 
 class BatchConsumer(FaustConsumer):
