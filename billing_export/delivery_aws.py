@@ -67,8 +67,8 @@ class AwsMarketplace:
         if not options.dimensions:
             raise RequestError(
                 "no meter is mapped to a dimension of the listing",
-                where="--dimension",
-                fix="Give --dimension METER=NAME",
+                where="--map",
+                fix="Give --map METER=NAME",
             )
         if options.rounding not in (REFUSE, *ROUNDINGS):
             raise RequestError(

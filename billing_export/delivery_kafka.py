@@ -8,6 +8,7 @@ its end was before, and only what is not there is sent again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -84,8 +85,9 @@ class KafkaTopic:
             yield sending, Answer(outcome=Outcome.ACCEPTED, status="committed", foreign_id=place)
 
     def close(self) -> None:
-        """The producer ends with the process; its transactions are committed by now."""
-        self._producer = None
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
 
     def _ready(self) -> Producer:
         if self._producer is None:
@@ -109,9 +111,9 @@ class KafkaTopic:
         """Where each line came to stand, once all of them are committed."""
         places: dict[str, str] = {}
 
-        def written(error: KafkaError | None, message: Message) -> None:
-            if error is None:
-                places[_line_id(message)] = f"{message.partition()}/{message.offset()}"
+        def written(line_id: str, error: KafkaError | None, message: Message) -> None:
+            if error is None:  # an error fails the commit below
+                places[line_id] = f"{message.partition()}/{message.offset()}"
 
         producer.begin_transaction()
         for sending in sendings:
@@ -124,7 +126,7 @@ class KafkaTopic:
                         key=item.customer,
                         value=encode_line_item(item),
                         headers=headers,
-                        on_delivery=written,
+                        on_delivery=partial(written, item.id),  # a report comes without its record's headers
                     )
                     break
                 except BufferError:

@@ -150,9 +150,8 @@ class StripeInvoiceItems:
 
         def look() -> str:
             listed: Any = self._caller.client.v1.invoice_items.list(wanted)
-            found.extend(
-                one.id for one in listed.auto_paging_iter() if (one.metadata or {}).get("line_item") == item.id
-            )
+            every = ((one.id, one.metadata.to_dict() if one.metadata else {}) for one in listed.auto_paging_iter())
+            found.extend(foreign_id for foreign_id, known in every if known.get("line_item") == item.id)
             return ""
 
         answer = self._caller.answer(look)
