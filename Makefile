@@ -11,7 +11,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
 
 .DEFAULT_GOAL := help
-.PHONY: help install checkers demo test check format docs bench up lock clean
+.PHONY: help install checkers demo test faults simulate planted check format docs bench up lock fuzz clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ demo: $(INSTALLED) ## a year of real events through the whole pipeline, to verif
 test: $(INSTALLED) $(CHECKERS_INSTALLED) ## the whole test suite, against the embedded engines
 	$(BIN)/pytest
 
+faults: $(INSTALLED) ## every fault with 100,000 events and 20 seeds; takes hours
+	FAULTS_EVENTS=100000 FAULTS_SEEDS=20 $(BIN)/pytest --timeout 3600 tests/faults
+
+simulate: $(INSTALLED) ## 20,000 seeded worlds of faults around the pure core
+	SIMULATE_SEEDS=20000 SIMULATE_EXAMPLES=2000 $(BIN)/pytest --timeout 7200 tests/simulation
+
+planted: $(INSTALLED) ## plant bugs one at a time; every one must be caught by a test
+	$(BIN)/python -m tests.planted.plant
+
 check: $(INSTALLED) ## lint, format, types and import rules; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -75,6 +84,9 @@ lock: ## pin the requirements anew (needs uv)
 	uv pip compile $(LOCK) 3.11 --constraint requirements-dev.txt --group build --output-file requirements-build.txt
 	# The validator holds an older NumPy than its own pyarrow works with; it uses none itself.
 	echo 'numpy>=2,<2.5' | uv pip compile $(LOCK) 3.12 --override - --group checkers --output-file requirements-checkers.txt
+
+fuzz: $(INSTALLED) ## ask the gateway 10,000 times what its OpenAPI document allows, and what it does not
+	FUZZ_CASES=2500 $(BIN)/pytest tests/ingest/test_gateway_schemathesis.py tests/ingest/test_gateway_fuzz.py --timeout 7200
 
 clean: ## remove what was built and installed; the embedded stack's data in .metering stays
 	rm -rf $(VENV) $(CHECKERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
