@@ -92,7 +92,7 @@ def test_f3_a_broker_killed_under_load(
 def test_f7_a_network_that_swallows_holds_resets_and_splits(
     behind_wire: FaultStack, broker: tuple[ProxiedKafka, FaultWire], seed: int
 ) -> None:
-    """F7. What the network to Kafka swallows, holds, resets or tears apart is sent and fetched again and counts once."""
+    """F7. What the network to Kafka swallows, holds, resets or tears apart is sent again and counts once."""
     _, wire = broker
     chance = random.Random(seed)
     log = made_events(seed, EVENTS, prefix="net")
@@ -160,7 +160,7 @@ def write_to_kafka(settings: Settings, events: list[Made]) -> None:
 
 @pytest.mark.parametrize("seed", seeds())
 def test_f17_partitions_added_in_mid_stream(faulty: FaultStack, seed: int) -> None:
-    """F17. Partitions grow from two to five: all are counted, and a repeat that now lands on another one counts once."""
+    """F17. Partitions grow from two to five: all are counted, and a repeat that lands on another one counts once."""
     log = made_events(seed, EVENTS // 2, prefix="grow")
     half = len(log) // 2
     faulty.gateway()
@@ -184,7 +184,7 @@ def test_f17_partitions_added_in_mid_stream(faulty: FaultStack, seed: int) -> No
 
 
 def test_f14_giants_and_bombs(faulty: FaultStack) -> None:
-    """F14. A body or batch over its limit, plain or as a bomb of gzip or zstd, is a 413 that costs no memory."""
+    """F14. A body or batch over its limit, plain or a bomb of gzip or zstd, is a 413 that costs no memory."""
     gateway = faulty.gateway()
     url = f"{faulty.gateway_url}/v1/events"
     event = Made(subject="giant").raw or b""

@@ -92,6 +92,9 @@ class SimStore:
     def identity_keys(self) -> list[int]:
         return [identity_key(identity) for identity, _, _ in self._tables.events]
 
+    def taken_keys(self) -> list[int]:
+        return []  # this world has no corrections
+
     def known_days(self, partition: int) -> KeyFilter:
         return known_days_filter([(key[1], key[2] // DAY_S) for key in self._tables.rollups if key[5] == partition])
 

@@ -1,0 +1,212 @@
+"""Small breakages of the code, each of which some test must catch."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+SIMULATION: Final = "tests/simulation/test_simulated_world.py::test_seeded_worlds_are_safe_and_converge"
+DECIDE: Final = "tests/aggregators/test_decide_batches.py"
+FOLD: Final = "tests/aggregators/test_fold_states.py"
+QUANTITY: Final = "tests/schemas/test_quantity_exactness.py"
+AUDIT: Final = "tests/faults/test_audit_repair.py"
+CRASH: Final = "tests/aggregators/test_flush_crash.py"
+
+
+class Bug(msgspec.Struct, frozen=True, kw_only=True):
+    """`old` stands once in `file` and becomes `new`; one of `tests` must fail then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def bug(name: str, file: str, old: str, new: str, *tests: str) -> Bug:
+    return Bug(name=name, file=file, old=old, new=new, tests=tests)
+
+
+BUGS: Final = (
+    bug(
+        "the ledger is written before what it vouches for",
+        "aggregators/flush.py",
+        'STEPS: Final = ("events", "members", "rollups", "dead_letters_topic", "dead_letters", "positions")',
+        'STEPS: Final = ("positions", "events", "members", "rollups", "dead_letters_topic", "dead_letters")',
+        SIMULATION,
+    ),
+    bug(
+        "rollups are written before members",
+        "aggregators/flush.py",
+        '"events", "members", "rollups"',
+        '"events", "rollups", "members"',
+        SIMULATION,
+    ),
+    bug(
+        "dead letters are kept after the ledger",
+        "aggregators/flush.py",
+        '"dead_letters_topic", "dead_letters", "positions")',
+        '"positions", "dead_letters_topic", "dead_letters")',
+        SIMULATION,
+    ),
+    bug(
+        "an offset that a state includes is folded again",
+        "aggregators/fold.py",
+        "elif offsets[group.rows[0]] <= state.position:",
+        "elif offsets[group.rows[0]] < 0:",
+        SIMULATION,
+    ),
+    bug(
+        "the last offset of a state is folded again",
+        "aggregators/fold.py",
+        "if offsets[row] > position]",
+        "if offsets[row] >= position]",
+        SIMULATION,
+        FOLD,
+    ),
+    bug(
+        "the digest is replaced instead of added to",
+        "aggregators/fold.py",
+        "group.rows), state.digest) % DIGEST_MODULUS",
+        "group.rows), 0) % DIGEST_MODULUS",
+        SIMULATION,
+    ),
+    bug(
+        "a digest grows beyond 128 bits",
+        "schemas/rollup.py",
+        "DIGEST_MODULUS: Final = 1 << 128",
+        "DIGEST_MODULUS: Final = 1 << 120",
+        SIMULATION,
+    ),
+    bug(
+        "of equal times the first offset is the latest",
+        "aggregators/fold.py",
+        "or time_us >= state.latest_time_us:",
+        "or time_us > state.latest_time_us:",
+        SIMULATION,
+    ),
+    bug(
+        "the least value is the greatest",
+        "aggregators/fold.py",
+        "if state.value_min is None or least < state.value_min:",
+        "if state.value_min is None or least > state.value_min:",
+        SIMULATION,
+    ),
+    bug(
+        "changed states are forgotten before they are written",
+        "aggregators/fold.py",
+        "            if day not in keep:\n",
+        "            if day not in ():\n",
+        SIMULATION,
+        "tests/aggregators/test_flush_crash.py",
+    ),
+    bug(
+        "a repeat is looked for at later offsets as well",
+        "aggregators/dedupe.py",
+        "            if other.offset > mine.offset:\n                continue\n",
+        "",
+        SIMULATION,
+        DECIDE,
+    ),
+    bug(
+        "an event read a second time is its own repeat",
+        "aggregators/dedupe.py",
+        "            if other.offset == mine.offset:\n                return None\n",
+        "",
+        SIMULATION,
+        DECIDE,
+    ),
+    bug(
+        "identities are joined without their lengths",
+        "aggregators/dedupe.py",
+        'return b"%d:%b%d:%b" % (len(subject_bytes), subject_bytes, len(source_bytes), source_bytes)',
+        'return b"%b%b" % (subject_bytes, source_bytes)',
+        DECIDE,
+        "tests/aggregators/test_store_expressions.py",
+    ),
+    bug(
+        "the filter of identities forgets when it grows",
+        "aggregators/dedupe.py",
+        "self._filters.append(Bloom(self._capacity, FALSE_POSITIVE_RATE))",
+        "self._filters = [Bloom(self._capacity, FALSE_POSITIVE_RATE)]",
+        SIMULATION,
+    ),
+    bug(
+        "what a worker has accepted is not put into its filter",
+        "aggregators/decide.py",
+        "        self._identities.update(accepted.keys)\n",
+        "",
+        SIMULATION,
+    ),
+    bug(
+        "what is not flushed yet is forgotten",
+        "aggregators/decide.py",
+        "        self._unflushed.append(accepted)\n",
+        "",
+        SIMULATION,
+    ),
+    bug(
+        "the next life begins at the ledger's last offset",
+        "aggregators/partition.py",
+        "self.next_offset = decision.last + 1",
+        "self.next_offset = decision.last + 2",
+        SIMULATION,
+    ),
+    bug(
+        "windows begin a second late",
+        "aggregators/fold.py",
+        "self.window_s = time_s - time_s % WINDOW_S",
+        "self.window_s = time_s - (time_s - 1) % WINDOW_S",
+        SIMULATION,
+    ),
+    bug(
+        "quantities are floats on the way",
+        "schemas/quantity.py",
+        "return Decimal(text) or ZERO ",
+        "return Decimal(repr(float(text))) or ZERO ",
+        QUANTITY,
+    ),
+    bug(
+        "a thirteenth decimal is let through",
+        "schemas/quantity.py",
+        "DECIMALS_MAX: Final = 12",
+        "DECIMALS_MAX: Final = 13",
+        QUANTITY,
+    ),
+    bug(
+        "sums may round",
+        "schemas/quantity.py",
+        "EXACT: Final = Context(prec=80, traps=[Inexact, Rounded, ",
+        "EXACT: Final = Context(prec=28, traps=[",
+        QUANTITY,
+    ),
+    bug(
+        "an insert token does not name its rows",
+        "aggregators/store.py",
+        'token = f"{table}-{hashlib.sha256(block).hexdigest()}"',
+        'token = f"{table}"',
+        CRASH,
+    ),
+    bug(
+        "a rollup row of an older state replaces a newer one",
+        "schemas/clickhouse/0002_rollups.sql",
+        "ENGINE = ReplacingMergeTree(position)",
+        "ENGINE = ReplacingMergeTree",
+        "tests/aggregators/test_pipeline_takeover.py",
+    ),
+    bug(
+        "an audit looks over holes in the ledger",
+        "aggregators/audit.py",
+        "row.first > row.reached + 1:",
+        "row.first > row.reached + 1_000_000:",
+        AUDIT,
+    ),
+    bug(
+        "the producer does not wait for all copies",
+        "ingest/producer.py",
+        '"acks": "all",',
+        '"acks": "1",',
+        "tests/ingest/test_record_format.py",
+    ),
+)
