@@ -6,10 +6,11 @@ a mistake, is read field by field.
 
 from __future__ import annotations
 
+import enum
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec.structs import FieldInfo
@@ -45,19 +46,18 @@ class CatalogReader:
 
     def read(self, value: Plain, kind: Any, path: Path) -> Any:
         """`value` as `kind`, or UNREADABLE once its mistakes are on the list."""
-        base, description = unwrap(kind)
+        base, description, is_null, form = _shape(kind)
         if value is None:
-            return None if takes_null(base) else self._fail(path, f"empty, expected {expected(base, description)}")
-        base = without_null(base)
-        if is_charge(base):
-            return self._charge(value, path)
-        if isinstance(base, type) and issubclass(base, msgspec.Struct):
+            return None if is_null else self._fail(path, f"empty, expected {expected(base, description)}")
+        if form is _Form.SCALAR:
+            return self._scalar(value, kind, path)
+        if form is _Form.RECORD:
             return self._record(value, base, path)
-        if get_origin(base) is tuple:
+        if form is _Form.LIST:
             return self._list(value, get_args(base)[0], path)
-        if get_origin(base) is dict:
+        if form is _Form.MAP:
             return self._map(value, get_args(base), path)
-        return self._scalar(value, kind, base, description, path)
+        return self._charge(value, path)
 
     def _fail(self, path: Path, what: str) -> _Unreadable:
         self.problems.append(Problem(path=path, what=what))
@@ -130,13 +130,7 @@ class CatalogReader:
     def _list(self, value: Plain, kind: Any, path: Path) -> Any:
         if not isinstance(value, list):
             return self._fail(path, f"found {_shown(value)}, expected a list")
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            values = [
-                self._record(one, kind, (*path, index)) if one is not None else self.read(one, kind, (*path, index))
-                for index, one in enumerate(value)
-            ]
-        else:
-            values = [self.read(one, kind, (*path, index)) for index, one in enumerate(value)]
+        values = [self.read(one, kind, (*path, index)) for index, one in enumerate(value)]
         return UNREADABLE if any(one is UNREADABLE for one in values) else tuple(values)
 
     def _map(self, value: Plain, kinds: tuple[Any, Any], path: Path) -> Any:
@@ -146,29 +140,61 @@ class CatalogReader:
         values: dict[str, Any] = {}
         readable = True
         for name, child in entries.items():
-            fault = _fault(name, kinds[0])
+            fault = _is_fault(name, kinds[0])
             if fault:
-                self._fail((*path, name), fault)
+                self._fail((*path, name), _fault(name, kinds[0]))
             values[name] = self.read(child, kinds[1], (*path, name))
             readable = readable and not fault and values[name] is not UNREADABLE
         return values if readable else UNREADABLE
 
-    def _scalar(self, value: Plain, kind: Any, base: Any, description: str, path: Path) -> Any:
-        wanted = expected(base, description)
+    def _scalar(self, value: Plain, kind: Any, path: Path) -> Any:
+        base, description, _, _ = _shape(kind)
         if isinstance(value, bool):
             value = "true" if value else "false"
         if not isinstance(value, str):
-            return self._fail(path, f"found {_shown(value)}, expected {wanted}")
+            return self._fail(path, f"found {_shown(value)}, expected {expected(base, description)}")
         if base is Decimal:
             try:
                 return parse_quantity(value.strip())
             except QuantityError as error:
-                return self._fail(path, f"{error}, expected {wanted}")
-        fault = _fault(value, kind)
-        if fault:
-            return self._fail(path, fault)
-        found = msgspec.convert(value, kind, strict=False)
+                return self._fail(path, f"{error}, expected {expected(base, description)}")
+        try:
+            found = msgspec.convert(value, kind, strict=False)
+        except msgspec.ValidationError:
+            return self._fail(path, _fault(value, kind))
         return found.astimezone(UTC) if isinstance(found, datetime) and found.tzinfo else found
+
+
+class _Form(enum.Enum):
+    SCALAR = enum.auto()
+    RECORD = enum.auto()
+    CHARGE = enum.auto()
+    LIST = enum.auto()
+    MAP = enum.auto()
+
+
+class _Shape(NamedTuple):
+    """What a type asks for, taken apart once: the type without None, what is expected, whether null is fine."""
+
+    base: Any
+    description: str
+    is_null: bool
+    form: _Form
+
+
+@lru_cache(maxsize=1_024)
+def _shape(kind: Any) -> _Shape:
+    base, description = unwrap(kind)
+    is_null = takes_null(base)
+    base = without_null(base)
+    form = _Form.SCALAR
+    if is_charge(base):
+        form = _Form.CHARGE
+    elif isinstance(base, type) and issubclass(base, msgspec.Struct):
+        form = _Form.RECORD
+    elif get_origin(base) in (tuple, dict):
+        form = _Form.LIST if get_origin(base) is tuple else _Form.MAP
+    return _Shape(base, description, is_null, form)
 
 
 @lru_cache(maxsize=64)
@@ -202,23 +228,26 @@ def _slow_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def _is_slow(kind: Any) -> bool:
-    base = without_null(unwrap(without_null(unwrap(kind)[0]))[0])
-    if get_origin(base) is tuple or get_origin(base) is dict:
+    base, _, _, form = _shape(kind)
+    if form in (_Form.LIST, _Form.MAP):
         return any(_is_slow(one) for one in get_args(base) if one is not Ellipsis)
-    if isinstance(base, type) and issubclass(base, msgspec.Struct):
+    if form is _Form.RECORD:
         return bool(_slow_fields(base))
-    return base in (Decimal, datetime) or is_charge(base)
+    return form is _Form.CHARGE or base in (Decimal, datetime)
 
 
 def _fault(text: str, kind: Any) -> str:
-    """What is wrong with a scalar's text, or nothing."""
-    base, description = unwrap(kind)
-    base = without_null(base)
+    """What is wrong with a scalar's text."""
+    base, description, _, _ = _shape(kind)
+    return f"found {_shown(text)}, expected {expected(base, description)}{did_you_mean(text, words(base))}"
+
+
+def _is_fault(text: str, kind: Any) -> bool:
     try:
         msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError:
-        return f"found {_shown(text)}, expected {expected(base, description)}{did_you_mean(text, words(base))}"
-    return ""
+        return True
+    return False
 
 
 def _shown(value: Plain) -> str:

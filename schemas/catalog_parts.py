@@ -19,6 +19,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 _LISTED_CHARACTERS_MAX: Final = 200
 _GUESSED_NAMES_MAX: Final = 2_000
 """Among more names a misspelt one is not looked for: it would take seconds for each mistake."""
+_GUESSES_MAX: Final = 100
+"""For more mistakes of a kind no likely name is looked for: they have one cause."""
 
 
 class Parts:
@@ -42,6 +44,7 @@ class Known:
         self.names = names
         self._noun = noun
         self._listed: str | None = None
+        self._guesses = 0
 
     def unknown(self, name: str) -> str:
         """`found 'x', expected a plan (basic, pro); did you mean …?`."""
@@ -49,7 +52,9 @@ class Known:
             listed = ", ".join(nsmallest(_LISTED_CHARACTERS_MAX, self.names)) or "none"
             cut = len(listed) > _LISTED_CHARACTERS_MAX
             self._listed = listed[:_LISTED_CHARACTERS_MAX] + "…" if cut else listed
-        hint = did_you_mean(name, self.names) if len(self.names) <= _GUESSED_NAMES_MAX else ""
+        self._guesses += 1
+        is_guessed = len(self.names) <= _GUESSED_NAMES_MAX and self._guesses <= _GUESSES_MAX
+        hint = did_you_mean(name, self.names) if is_guessed else ""
         return f"found {name!r}, expected a {self._noun} ({self._listed}){hint}"
 
 

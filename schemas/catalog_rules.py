@@ -15,7 +15,7 @@ import msgspec
 from schemas.catalog import Customer
 from schemas.charge_rules import CHARGE_RULES, Rule, discount_scope_problems, negative, not_positive, repeats
 from schemas.errors import EventRejectedError
-from schemas.meter import WINDOW_S, Aggregation, Filter, Meter
+from schemas.meter import WINDOW_S, Aggregation, Filter, Meter, TimeUnit
 from schemas.period import YEAR_MAX, YEAR_MIN
 from schemas.plan import BillingPeriod, Plan, PriceList
 from schemas.problem import Path, Problem, did_you_mean
@@ -68,6 +68,9 @@ def _meter_problems(path: Path, meter: Meter) -> Iterator[Problem]:
         word = meter.aggregation.value
         what = f"missing, expected the path inside data that {word} reads, such as amount"
         yield Problem(path=(*path, "value"), what=what)
+    if meter.time_unit is not TimeUnit.HOUR and meter.aggregation is not Aggregation.TIME_WEIGHTED:
+        what = f"found {meter.time_unit.value}, expected none: only a time_weighted meter has a balance over time"
+        yield Problem(path=(*path, "time_unit"), what=what)
     moment = meter.effective_from
     if moment is None:
         return
@@ -92,11 +95,17 @@ def _zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+@lru_cache(maxsize=1_024)
+def _zone_hint(name: str) -> str:
+    """The likely zone; looking for it takes as long as checking a thousand customers."""
+    return did_you_mean(name, _zones())
+
+
 def _customer_problems(path: Path, customer: Customer) -> Iterator[Problem]:
     zones = _zones()
     if customer.timezone not in zones:
         what = f"found {customer.timezone!r}, expected an IANA zone such as America/New_York"
-        yield Problem(path=(*path, "timezone"), what=f"{what}{did_you_mean(customer.timezone, zones)}")
+        yield Problem(path=(*path, "timezone"), what=f"{what}{_zone_hint(customer.timezone)}")
     for index, subject in enumerate(customer.subjects):
         try:
             check_text("subject", subject)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, get_args
+from typing import get_args
 
 from schemas.catalog_parts import Known, Parts
 from schemas.charges import (
@@ -14,11 +14,8 @@ from schemas.charges import (
     Proration,
     TimeUnit,
 )
-from schemas.meter import Meter
+from schemas.meter import Aggregation, Meter
 from schemas.problem import Path, Problem
-
-_SUM: Final = "sum"
-_TIME_WEIGHTED: Final = "time_weighted"
 
 
 def meter_problems(parts: Parts) -> Iterator[Problem]:
@@ -42,9 +39,9 @@ def _dimension_problems(path: Path, charge: MeteredCharge, meter: Meter) -> Iter
 
 def _balance_problems(path: Path, charge: MeteredCharge, meter: Meter) -> Iterator[Problem]:
     """Only a running balance is integrated over time, and it has no usage of its own in an hour or a day."""
-    is_balance = meter.aggregation.value == _TIME_WEIGHTED
+    is_balance = meter.aggregation is Aggregation.TIME_WEIGHTED
     if charge.time_unit is not None and not is_balance:
-        what = f"expected none: meter {meter.name!r} is a {meter.aggregation.value}, not {_TIME_WEIGHTED}"
+        what = f"expected none: meter {meter.name!r} is a {meter.aggregation.value}, not time_weighted"
         yield Problem(path=(*path, "time_unit"), what=f"found {charge.time_unit.value}, {what}")
     elif charge.time_unit not in (None, TimeUnit.PERIOD) and charge.proration is Proration.NONE:
         what = "expected proration second or day with it: without it the highest balance of the period is charged"
@@ -68,6 +65,6 @@ def _amount_problems(path: Path, charge: MeteredCharge, meters: Mapping[str, Met
 
 
 def _sum_problem(path: Path, meter: Meter) -> Iterator[Problem]:
-    if meter.aggregation.value != _SUM:
+    if meter.aggregation is not Aggregation.SUM:
         what = f"found {meter.name!r}, a {meter.aggregation.value}, expected a sum meter: it is read as an amount"
         yield Problem(path=path, what=what)

@@ -1,5 +1,7 @@
 """A charge that cannot be priced, or that says something without a meaning, is refused where it stands."""
 
+# ruff: noqa: E501 - what is said about a mistake is easier to read whole
+
 from __future__ import annotations
 
 import pytest
@@ -13,6 +15,7 @@ meters:
   - {name: calls, event_type: call, aggregation: count, group_by: {region: region, tier: tier}}
   - {name: money, event_type: call, aggregation: sum, value: amount, group_by: {region: region}}
   - {name: top, event_type: call, aggregation: max, value: amount}
+  - {name: seats, event_type: seat, aggregation: time_weighted, value: change, time_unit: day}
 """
 
 
@@ -20,7 +23,7 @@ def mistakes(charge: str) -> list[str]:
     """What is wrong with one charge, without the place of the charge."""
     with pytest.raises(CatalogError) as caught:
         parse_catalog(f"{METERS}plans:\n- {{id: p, charges: [{charge}]}}\n", where="c.yaml")
-    at = "c.yaml:6: plans[0].charges[0]"
+    at = "c.yaml:7: plans[0].charges[0]"
     assert [one for one in caught.value.problems if not one.startswith(at)] == []
     return [one.removeprefix(at).removeprefix(".").removeprefix(": ") for one in caught.value.problems]
 
@@ -110,6 +113,19 @@ NO_STEPS = "expected none: without tiers, packages or a commitment it changes no
             f"{PER_UNIT}, time_unit: hour",
             ["time_unit: found hour, expected none: meter 'calls' is a count, not time_weighted"],
         ),
+        (
+            "id: c, model: per_unit, meter: seats, unit_amount: 1, time_unit: hour",
+            [
+                (
+                    "time_unit: found hour, expected proration second or day with it: without it the highest balance of "
+                    "the period is charged"
+                )
+            ],
+        ),
+        (
+            "id: c, model: graduated, meter: seats, tiers: [{unit_amount: 1}], bucket: hour",
+            ["bucket: found hour, expected none: meter 'seats' is a balance, which is the same stock from hour to hour"],
+        ),
         (f"{PER_UNIT}, group_by: [region, region]", ["group_by[1]: 'region' stands twice, expected once"]),
         (
             "id: c, model: percentage, meter: calls, rate: 1",
@@ -125,7 +141,7 @@ NO_STEPS = "expected none: without tiers, packages or a commitment it changes no
         ),
         (
             "id: c, model: dynamic, meter: calls, amount_meter: mony",
-            ["amount_meter: found 'mony', expected a meter (calls, money, top); did you mean 'money'?"],
+            ["amount_meter: found 'mony', expected a meter (calls, money, seats, top); did you mean 'money'?"],
         ),
         (
             f"{DYNAMIC}, group_by: [region, tier]",
@@ -228,6 +244,8 @@ GOOD = """\
    proration: second, rounding: {mode: ceil, digits: -2}, rollover: {expires_after_periods: 2, quantity_max: 10},
    commitment: {quantity: 10, overage_factor: 1.5, true_up: true}, bucket: hour,
    discounts: [{id: a, percent: 10, periods: 3}, {id: b, amount: 1.5}, {id: c, quantity: 5, start: 2013-01-01}]}
+- {id: stock, model: per_unit, meter: seats, unit_amount: 2, time_unit: period, proration: second}
+- {id: peak, model: per_unit, meter: seats, unit_amount: 2, time_unit: period}
 - {id: graduated, model: graduated, meter: calls, tiers: [{up_to: 10, unit_amount: 1}, {}], flat_amount_at_zero: true}
 - {id: volume, model: volume, meter: calls, tiers: [{up_to: 0.5, flat_amount: 1}, {unit_amount: 2}], bucket: day}
 - {id: package, model: package, meter: calls, package_size: 100, package_amount: 2.5, bucket: day}
@@ -248,5 +266,15 @@ def test_every_model_is_read_with_all_it_can_have() -> None:
 
     check_catalog(catalog)
     assert [str(one.__struct_config__.tag) for one in catalog.plans[0].charges] == [
-        "flat", "per_unit", "graduated", "volume", "package", "percentage", "graduated_percentage", "dynamic", "matrix",
+        "flat", "per_unit", "per_unit", "per_unit", "graduated", "volume", "package", "percentage", "graduated_percentage",
+        "dynamic", "matrix",
     ]  # fmt: skip
+
+
+def test_a_time_unit_is_for_a_meter_that_has_a_balance() -> None:
+    with pytest.raises(CatalogError) as caught:
+        parse_catalog("meters: [{name: m, event_type: t, aggregation: sum, value: v, time_unit: day}]", where="c.yaml")
+
+    assert caught.value.problems == [
+        "c.yaml:1: meters[0].time_unit: found day, expected none: only a time_weighted meter has a balance over time"
+    ]

@@ -64,7 +64,7 @@ def test_all_mistakes_of_all_sections_are_named_in_the_order_of_the_file() -> No
         ),
         (
             "c.yaml:3: meters[0].aggregation: found 'summ', expected one of count, sum, min, max, avg, latest, "
-            "unique_count; did you mean 'sum'?"
+            "unique_count, time_weighted; did you mean 'sum'?"
         ),
         "c.yaml:4: meters[1].value: missing, expected the path inside data that sum reads, such as amount",
         (
