@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from ingest.problems import EXCEPTION_HANDLERS
 from metering.cli import build_app
 from metering.clock import FixedClock
-from metering.testing import ClickHouseUnderTest
 from metering.principal import open_to_anybody
+from metering.testing import ClickHouseUnderTest
 from metering.usage.http import usage_routes
 from tests.support.flight_usage import load_flights
 from tests.support.made_usage import UsageTables, usage_tables
