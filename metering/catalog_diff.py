@@ -65,7 +65,7 @@ def catalog_changes(before: Catalog | None, after: Catalog, *, detailed_max: int
             seen[change] += 1
             fields: tuple[FieldChange, ...] = ()
             if detailed_max is None or seen[change] <= detailed_max:
-                fields = _field_changes(dict(_entry_leaves(was)), dict(_entry_leaves(now)))
+                fields = _field_changes(_entry_leaves(was), _entry_leaves(now), _defaults(was, now))
             changes.append(EntryChange(change=change, section=section, name=name, fields=fields))
     return changes
 
@@ -94,21 +94,31 @@ def _name(entry: Any) -> str:
     return entry if isinstance(entry, str) else str(entry.id)
 
 
-def _entry_leaves(entry: Any) -> list[tuple[str, str]]:
+def _entry_leaves(entry: Any) -> dict[str, str]:
     """The fields of an entry with their texts; those its name says, and those left at their default, are not there."""
     if not isinstance(entry, msgspec.Struct):
-        return []
+        return {}
     if isinstance(entry, Migration):
         said: tuple[str, ...] = ("plan", "from_version", "to_version", "at")
     else:
         said = ("name",) if isinstance(entry, Meter) else ("id", "version") if isinstance(entry, Plan) else ("id",)
-    return list(_record_leaves("", entry, said))
+    return dict(_record_leaves("", entry, said))
 
 
-def _field_changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[FieldChange, ...]:
+def _defaults(was: Any, now: Any) -> dict[str, str]:
+    """What an entry that was there before and after has in fields that it does not mention."""
+    if not (isinstance(was, msgspec.Struct) and isinstance(now, msgspec.Struct)):
+        return {}
+    plain = ((name, default) for _, name, default in _fields(type(now)) if default is not msgspec.NODEFAULT)
+    return {name: _text(one) for name, one in plain if isinstance(one, str | int | enum.Enum) and one != ""}
+
+
+def _field_changes(
+    old: Mapping[str, str], new: Mapping[str, str], defaults: Mapping[str, str]
+) -> tuple[FieldChange, ...]:
     names = [*old, *(name for name in new if name not in old)]
     return tuple(
-        FieldChange(field=name, before=old.get(name), after=new.get(name))
+        FieldChange(field=name, before=old.get(name, defaults.get(name)), after=new.get(name, defaults.get(name)))
         for name in names
         if old.get(name) != new.get(name)
     )
@@ -138,7 +148,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
             key = next((key for key in _KEYS if hasattr(one, key)), "")
             at = f"{path}[{getattr(one, key) if key else place}]"
             found = list(_record_leaves(at, one, (key,)))
-            yield from found or [(at, "{}")]
+            yield from found or [(at, "nothing else")]
     else:
         yield path, _text(value)
 

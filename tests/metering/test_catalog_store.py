@@ -289,3 +289,14 @@ def test_two_migrations_of_one_day_are_told_apart() -> None:
     found = catalog_changes(plans, msgspec.structs.replace(plans, migrations=(*plans.migrations, moved)))
 
     assert [(one.change.value, one.name) for one in found] == [("added", "basic version 1 to 2 on 2013-07-01 (2)")]
+
+
+def test_a_field_that_falls_back_to_its_default_shows_what_it_becomes() -> None:
+    before = parse_catalog("customers: [{id: a, subjects: [a], currency: EUR, name: Ada}]")
+    after = parse_catalog("customers: [{id: a, subjects: [a], timezone: Asia/Tokyo}]")
+
+    [found] = catalog_changes(before, after)
+
+    assert [(one.field, one.before, one.after) for one in found.fields] == [
+        ("name", "Ada", None), ("currency", "EUR", "USD"), ("timezone", "UTC", "Asia/Tokyo"),
+    ]  # fmt: skip
