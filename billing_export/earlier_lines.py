@@ -11,6 +11,7 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from billing_export.run import Run
+from schemas.corrections import VOIDED
 from schemas.line_item import LineItem, decode_line_item
 
 NAMES_AT_A_TIME: Final = 1_000
@@ -129,19 +130,35 @@ def _rows(client: Client, query: str, **parameters: Any) -> Sequence[Sequence[An
 
 
 def touched(client: Client, since: Run, until: Run, before: datetime) -> list[tuple[str, Touched]]:
-    """Subjects with events beyond the cut of one run, within that of another, and of times before `before`."""
-    query = """
-SELECT subject, min(time), max(time) FROM events
-WHERE time < {before:DateTime64(6, 'UTC')}
-    AND arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3,
-        {until:Array(Tuple(String, UInt32, UInt64))})
-    AND NOT arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3,
-        {since:Array(Tuple(String, UInt32, UInt64))})
-GROUP BY subject"""
+    """What became known of each subject, of times before `before`, between the cuts of two runs.
+
+    Events that arrived, replacements among them, and events that were taken out. (subject, times), in any order.
+    """
     parameters = {
         "before": f"{before:%Y-%m-%d %H:%M:%S.%f}",
         "until": [(one.epoch, one.partition, one.offset) for one in until.cut.positions],
         "since": [(one.epoch, one.partition, one.offset) for one in since.cut.positions],
     }
-    rows = client.query(query, parameters).result_rows
-    return [(row[0], Touched(first=row[1], last=row[2])) for row in rows]
+    arrived = (
+        "SELECT subject, min(time), max(time) FROM events WHERE time < {before:DateTime64(6, 'UTC')} "  # noqa: S608 - constants
+        f"AND type != '{VOIDED}' AND {_BETWEEN} GROUP BY subject"
+    )
+    taken_out = (
+        "SELECT subject, min(event_time), max(event_time) FROM corrections FINAL "  # noqa: S608 - constants
+        f"WHERE event_known AND event_time < {{before:DateTime64(6, 'UTC')}} AND event_type != '{VOIDED}' "
+        f"AND {_BETWEEN} GROUP BY subject"
+    )
+    found = [(row[0], Touched(first=row[1], last=row[2])) for row in client.query(arrived, parameters).result_rows]
+    for subject, first, last in client.query(taken_out, parameters).result_rows:
+        one = Touched(first=first, last=last, corrected_first=first, corrected_last=last)
+        found.append((subject, one))
+    return found
+
+
+_BETWEEN: Final = (
+    "arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3, "
+    "{until:Array(Tuple(String, UInt32, UInt64))}) "
+    "AND NOT arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3, "
+    "{since:Array(Tuple(String, UInt32, UInt64))})"
+)
+"""Beyond one cut, and within the other."""

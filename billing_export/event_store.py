@@ -59,10 +59,14 @@ class LedgerSum(msgspec.Struct, frozen=True, kw_only=True):
 def stored_events(
     client: Client, cut: Cut, start: datetime, end: datetime, types: Sequence[str]
 ) -> Iterator[StoredEvent]:
-    """The events of some types with times in [start, end), up to the cut, by identity."""
+    """The events of some types with times in [start, end), up to the cut, by identity.
+
+    Without those that a correction has taken out up to the cut.
+    """
     query = (
         "SELECT subject, source, id, type, time, epoch, partition, offset, digest, raw FROM events FINAL "  # noqa: S608 - constants
-        f"WHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} AND {_WITHIN_CUT} "
+        f"WHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} AND {_WITHIN_CUT} AND (subject, source, id) NOT IN ("
+        f"SELECT subject, source, id FROM corrections WHERE {_WITHIN_CUT}) "
         "ORDER BY subject, source, id, epoch, partition, offset"
     )
     parameters = {"start": _text(start), "end": _text(end), "types": list(types), "cut": _tuples(cut)}

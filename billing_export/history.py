@@ -60,12 +60,13 @@ def free_rolled_over(
     """The free units that a line with these values of its dimensions has on top of its period's own."""
     if charge.rollover is None:
         return ZERO
-    return rolled_over(charge.rollover, _uses(charge, earlier, customer, values, answers))
+    return rolled_over(charge.rollover, uses(charge, earlier, customer, values, answers))
 
 
-def _uses(
+def uses(
     charge: MeteredCharge, earlier: Sequence[Earlier], customer: str, values: tuple[str, ...], answers: Answers
 ) -> Iterator[PeriodUse]:
+    """The free units of each earlier period, and what was used of the charge in it, oldest first."""
     for one in earlier:
         quantity = ZERO
         for reading in one.readings:

@@ -144,6 +144,6 @@ def read_answers(
             quantity=row.quantity or ZERO,
             events_count=row.events_count,
             digest=row.digest,
-            integral=getattr(row, "integral", None),
+            integral=row.integral,
         )
         yield row.who, used

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -15,16 +15,18 @@ import msgspec
 
 from billing_export.readings import Ask, Event, Reading
 from billing_export.stocks import is_stock
+from metering.usage.question import changes_balance
 from metering.usage.windows import from_us, plan_windows, to_us
 from schemas.catalog import AppliedCatalog
 from schemas.errors import EventRejectedError
-from schemas.meter import Aggregation, EventReader, Measurement, Meter, MeterVersion, measure, paths_of
-from schemas.quantity import ZERO, add
-from schemas.rollup import DIGEST_MODULUS, average
+from schemas.meter import Aggregation, EventReader, Measurement, Meter, MeterVersion, TimeUnit, measure, paths_of
+from schemas.quantity import EXACT, ZERO, add
+from schemas.rollup import DIGEST_MODULUS, average, time_weighted
 from schemas.usage_event import UsageEvent
 from schemas.usage_query import Cut, UsageQuery, UsageRow, Window
 from schemas.zone import zone_of
 
+_MICROSECOND: Final = timedelta(microseconds=1)
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -163,7 +165,7 @@ class Recount:
             for customer, meter, measured, asked in of_catalog.measured(one.event):
                 values = dict(zip(sorted(meter.group_by), measured.dimensions, strict=True))
                 for reading in asked:
-                    is_before = time < reading.start and reading in self._stocks
+                    is_before = time < reading.start and reading in self._stocks and changes_balance(meter)
                     if time >= reading.end or (time < reading.start and not is_before):
                         continue
                     dimensions = tuple([values.get(name, "") for name in reading.group_by])
@@ -190,7 +192,8 @@ class Recount:
         if reading not in self._asked:
             raise LookupError(f"nobody asked for {reading}")
         if reading in self._stocks:
-            return [row for customer in query.customers or () for row in self._stock_rows(customer, reading)]
+            unit = catalog.meters[reading.meter].time_unit
+            return [row for one in query.customers or () for row in self._stock_rows(one, reading, unit)]
         edges = self._edges.get(reading)
         rows: list[UsageRow] = []
         for customer in query.customers or ():
@@ -226,9 +229,27 @@ class Recount:
                     if one.at[0] >= reading.start:
                         yield Event(customer, dimensions, one.at[0], one.value, 1, one.digest)
 
-    def _stock_rows(self, customer: str, reading: Reading) -> Iterator[UsageRow]:
-        """A row for each balance that is not zero all the time; what is billed of it is its integral."""
-        raise LookupError(customer)
+    def _stock_rows(self, customer: str, reading: Reading, unit: TimeUnit) -> Iterator[UsageRow]:
+        """The integral of each balance: every change counts from its instant, or from the start, to the end."""
+        for dimensions, values in sorted(self._values.get((customer, reading), {}).items()):
+            inside = [one for one in values if one.at[0] >= reading.start]
+            opening = unit_seconds = ZERO
+            for one in values:
+                if one.at[0] < reading.start:
+                    opening = add(opening, one.value)
+                lasts_us = (reading.end - max(one.at[0], reading.start)) // _MICROSECOND
+                unit_seconds = EXACT.fma(one.value, EXACT.scaleb(Decimal(lasts_us), -6), unit_seconds)
+            if inside or opening:
+                yield UsageRow(
+                    who=customer,
+                    window_start=reading.start,
+                    window_end=reading.end,
+                    dimensions=dict(zip(reading.group_by, dimensions, strict=True)),
+                    quantity=time_weighted(unit_seconds, unit),
+                    events_count=len(inside),
+                    digest=sum(one.digest for one in inside) % DIGEST_MODULUS,
+                    integral=unit_seconds,
+                )
 
 
 def _edges(reading: Reading) -> tuple[int, ...]:

@@ -10,13 +10,13 @@ from billing_export.rate_records import Usage
 from billing_export.readings import Used
 from billing_export.segments import Segment
 from schemas.charges import MeteredCharge, PackageCharge, PercentageCharge, PerUnitCharge, Proration, TimeUnit
-from schemas.meter import Meter
+from schemas.meter import Aggregation, Meter
 from schemas.quantity import ZERO, add
 
 
 def is_stock(meter: Meter) -> bool:
     """Whether a meter's events raise and lower a balance."""
-    return meter.aggregation.value == "time_weighted"
+    return meter.aggregation is Aggregation.TIME_WEIGHTED
 
 
 def needs_changes(meter: Meter, charge: MeteredCharge) -> bool:
@@ -26,7 +26,7 @@ def needs_changes(meter: Meter, charge: MeteredCharge) -> bool:
     if charge.proration is not Proration.SECOND:
         return True
     has_one_price = isinstance(charge, PerUnitCharge | PackageCharge | PercentageCharge)
-    return _unit(meter, charge) is TimeUnit.PERIOD and not has_one_price
+    return unit_of(charge, meter) is TimeUnit.PERIOD and not has_one_price
 
 
 def stock_usage_of(
@@ -34,7 +34,7 @@ def stock_usage_of(
 ) -> Usage:
     """The usage of one line. `used` has the integral; of `changes`, the first may be the balance at the start."""
     period = segment.last.period
-    unit = _unit(meter, charge)
+    unit = unit_of(charge, meter)
     count = sum(one.events_count for one in used)
     dimensions = used[0].dimensions if used else {}
     if not needs_changes(meter, charge):
@@ -68,5 +68,8 @@ def stock_usage_of(
     )
 
 
-def _unit(meter: Meter, charge: MeteredCharge) -> TimeUnit:
-    return charge.time_unit or TimeUnit.HOUR
+def unit_of(charge: MeteredCharge, meter: Meter | None = None) -> TimeUnit:
+    """What a charge counts the time of a meter's balance in: what it says itself, else what its meter says."""
+    if charge.time_unit is not None or meter is None:
+        return charge.time_unit or TimeUnit.HOUR
+    return TimeUnit(meter.time_unit.value)

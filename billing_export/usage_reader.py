@@ -10,9 +10,10 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from billing_export.readings import Event, Reading
+from billing_export.stocks import is_stock
 from metering.usage.answer import answer
+from metering.usage.event_values import EventValuesQuery, event_values, opening_balances
 from schemas.catalog import AppliedCatalog
-from schemas.errors import RunError
 from schemas.usage_query import By, Cut, UsageQuery, UsageRow
 
 NAMES_BYTES_MAX: Final = 200_000
@@ -56,10 +57,20 @@ class RollupReader:
         return found
 
     def events(self, catalog: AppliedCatalog, reading: Reading, customers: Sequence[str], cut: Cut) -> Iterable[Event]:
-        raise RunError(
-            "charges that need each event cannot be billed yet",
-            where=f"meter {reading.meter}, {len(customers)} customers of catalog {catalog.version}, cut {cut}",
+        """Each event's value in time order, opening balances of a time_weighted meter first."""
+        asked = EventValuesQuery(
+            meter=reading.meter,
+            start=reading.start,
+            end=reading.end,
+            customers=tuple(customers),
+            group_by=reading.group_by,
+            cut=cut,
         )
+        if is_stock(catalog.meters[reading.meter]):
+            for one in opening_balances(self._client, catalog, asked):
+                yield Event(one.customer, one.dimensions, reading.start, one.balance, 0, 0)
+        for value in event_values(self._client, catalog, asked):
+            yield Event(value.customer, value.dimensions, value.time, value.value, 1, value.digest)
 
 
 def _pieces(names: Iterable[str]) -> Iterator[tuple[str, ...]]:

@@ -18,6 +18,7 @@ from clickhouse_connect.driver.client import Client
 from billing_export import runs
 from billing_export.assemble import Assembly, assemble
 from billing_export.catalogs import Catalogs
+from billing_export.correction_check import CorrectionCheck
 from billing_export.event_store import Repeat, StoredEvent, event_sums, ledger_sums, repeats, stored_events
 from billing_export.line_store import StoredLine, read_lines, stored_columns
 from billing_export.readings import by_customers
@@ -62,10 +63,13 @@ def verify_period(client: Client, label: str, *, on_event: Callable[[int], None]
 def verify_run(client: Client, run: Run, *, on_event: Callable[[int], None] = lambda _: None) -> Verified:
     """Recompute one frozen run: collect what its lines ask of the usage, count that from the events, compare."""
     found = _Differences()
+    corrections = CorrectionCheck(client, run.cut)
+    for text in corrections.differences():
+        found.add(text)
     assembly = Assembly(client, run, Catalogs(client))
     asked = by_customers(question for part in assembly.parts() for work in part for question in work.questions())
     recount = Recount(assembly.catalogs.load, asked)
-    events_count = _count_events(client, run, recount, found, on_event)
+    events_count = _count_events(client, run, recount, corrections, found, on_event=on_event)
     _compare_ledger(client, run, found)
     expected = assemble(assembly, recount)
     lines_count = _compare_lines(client, run, expected, found)
@@ -93,7 +97,9 @@ def _count_events(
     client: Client,
     run: Run,
     recount: Recount,
+    corrections: CorrectionCheck,
     found: _Differences,
+    *,
     on_event: Callable[[int], None],
 ) -> int:
     """Feed every event of the run to the recount, each identity once; report events that are not what they say."""
@@ -109,6 +115,9 @@ def _count_events(
             continue
         event = _checked(stored, found)
         if event is not None:
+            missing = corrections.missing(event)
+            if missing is not None:
+                found.add(missing)
             recount.add(
                 Recounted(
                     event=event,

@@ -108,9 +108,12 @@ def apply(tables: UsageTables, catalog: str) -> None:
     catalog_store.apply(tables.client, parse_catalog(catalog), clock=CLOCK, applied_by="test")
 
 
-def fold(tables: UsageTables, events: Sequence[MadeEvent]) -> None:
-    """Fold events of one partition that follow each other in the log, and enter them in the ledger."""
-    tables.fold(events, flush_every=1000)
+def fold(tables: UsageTables, events: Sequence[MadeEvent], log: Sequence[MadeEvent] = ()) -> None:
+    """Fold events of one partition that follow each other in the log, and enter them in the ledger.
+
+    `log` are the events before them, where corrections take any of these out.
+    """
+    tables.fold([*log, *events], flush_every=1000)
     tables.client.insert(
         "positions",
         [
