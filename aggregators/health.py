@@ -17,12 +17,16 @@ from schemas.errors import PortTakenError
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself. `is_ready`: it has partitions and its services answer."""
+    """What a worker says of itself. `is_ready`: it has partitions, they move on, and its services answer.
+
+    `standstill_s` is how long a partition has not moved although it has records to read.
+    """
 
     is_ready: bool
     epoch: str
     partitions: dict[int, int]
     unflushed_s: float
+    standstill_s: float
     waiting_for: str
 
 

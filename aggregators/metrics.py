@@ -35,3 +35,8 @@ CLICKHOUSE_RETRIES: Final = Counter(
 
 # Age of the oldest event that is folded but not durable. Worry when it passes a few flush intervals.
 UNFLUSHED_SECONDS: Final = Gauge("metering_worker_unflushed_seconds", "Seconds since events are waiting for a flush")
+
+# How long a partition has stood still although there is more to read. Worry at 30: /readyz is red from there on.
+STANDSTILL_SECONDS: Final = Gauge(
+    "metering_worker_standstill_seconds", "Seconds since a partition with records to read has moved"
+)

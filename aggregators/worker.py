@@ -23,10 +23,12 @@ from aggregators.metrics import (
     EVENTS_REJECTED,
     NEXT_OFFSET,
     OFFSETS_ABSENT,
+    STANDSTILL_SECONDS,
     UNFLUSHED_SECONDS,
 )
 from aggregators.pipeline import Pipeline
 from aggregators.record_batch import RecordBatch
+from aggregators.standstill import Standstill
 from aggregators.worker_store import StoppedError, WorkerStore
 from metering.clock import Clock
 from metering.config import Settings
@@ -40,6 +42,9 @@ log = structlog.get_logger(__name__)
 DRAIN_TIMEOUT_S: Final = 10.0
 EXIT_TIMEOUT_S: Final = 20.0
 EPOCH_CHECK_S: Final = 10.0
+STANDSTILL_CHECK_S: Final = 5.0
+STANDSTILL_READY_S_MAX: Final = 30.0
+"""A partition with records to read that has not moved for this long makes the worker say that it is not ready."""
 
 
 class Worker:
@@ -75,6 +80,8 @@ class Worker:
             on_flushed=self._flushed,
             on_fatal=die,
         )
+        self._standstill = Standstill()
+        self._standstill_s = 0.0
         self._app: AggregatorApp | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,10 +107,11 @@ class Worker:
         waiting_for = self.store.waiting_for
         partitions = self.pipeline.positions
         return Health(
-            is_ready=bool(partitions) and not waiting_for,
+            is_ready=bool(partitions) and not waiting_for and self._standstill_s < STANDSTILL_READY_S_MAX,
             epoch=self.epoch,
             partitions=partitions,
             unflushed_s=self._unflushed_s(),
+            standstill_s=self._standstill_s,
             waiting_for=waiting_for,
         )
 
@@ -147,7 +155,7 @@ class Worker:
 
     async def _watch(self, app: AggregatorApp) -> None:
         """End the process when it is stuck, when Faust gave up, or when the topic is no longer the same log."""
-        checked_s = self._clock.monotonic_s()
+        checked_s = looked_s = self._clock.monotonic_s()
         while True:
             await asyncio.sleep(1.0)
             now_s = self._clock.monotonic_s()
@@ -157,9 +165,31 @@ class Worker:
                 die(InvariantViolationError(f"no flush for {waiting_s:.0f} s although events wait"))
             if app.should_stop or app.crashed:
                 die(InvariantViolationError(f"Faust stopped by itself ({app.crash_reason!r})"))
+            if now_s - looked_s > STANDSTILL_CHECK_S:
+                looked_s = now_s
+                await self._look_for_standstill()
             if now_s - checked_s > EPOCH_CHECK_S:
                 checked_s = now_s
                 await self._check_epoch()
+
+    async def _look_for_standstill(self) -> None:
+        """End the process when a partition does not move on although nothing is waited for.
+
+        A worker that was away for longer than its session may come back as a member that gets nothing to read.
+        """
+        try:
+            ends = await asyncio.to_thread(log_ends, self._settings, USAGE_EVENTS)
+        except MeteringError as error:
+            log.warning("cannot tell where the log ends", error=str(error))
+            return
+        if self.store.waiting_for:
+            self._standstill = Standstill()
+        now_s = self._clock.monotonic_s()
+        following = {number: end for number, (_, end) in ends.items()}
+        self._standstill_s = self._standstill.look(self.pipeline.positions, following, now_s)
+        STANDSTILL_SECONDS.set(self._standstill_s)
+        if self._standstill_s > self._settings.worker_stuck_s_max:
+            die(InvariantViolationError(f"a partition has not moved for {self._standstill_s:.0f} s though it could"))
 
     async def _check_epoch(self) -> None:
         try:
