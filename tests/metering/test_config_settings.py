@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -11,6 +12,9 @@ from rich.pretty import pretty_repr
 
 from metering.config import Settings, load_setting, load_settings, secret_names, variable_of
 from schemas.errors import SettingError
+
+SECRET = re.compile("password|pepper|secret|api_key")
+"""What the name of a setting that is a secret has in it."""
 
 
 def test_nothing_set_gives_the_defaults() -> None:
@@ -85,7 +89,7 @@ def test_every_setting_has_a_description_and_passwords_are_marked_as_secret() ->
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         metas = [one for one in get_args(hint) if isinstance(one, msgspec.Meta)]
         assert any(one.description for one in metas), name
-        assert any((one.extra or {}).get("secret") for one in metas) == name.endswith(("password", "pepper", "api_key"))
+        assert any((one.extra or {}).get("secret") for one in metas) == bool(SECRET.search(name))
 
 
 def test_settings_cannot_be_changed() -> None:
