@@ -166,15 +166,19 @@ def used(*events: tuple[str, str]) -> list[MadeEvent]:
             [("c", "3", "30.00")],
         ),
         (
-            "{id: c, model: graduated, meter: time_weighted, time_unit: period, proration: second,"
-            " tiers: [{up_to: 2, unit_amount: 31}, {unit_amount: 62}]}",
+            (
+                "{id: c, model: graduated, meter: time_weighted, time_unit: period, proration: second, "
+                "tiers: [{up_to: 2, unit_amount: 31}, {unit_amount: 62}]}"
+            ),
             [("2012-12-31T00:00", "2"), ("2013-01-22T00:00", "1")],
             # Two seats all the month, a third, in the second tier, for 10 of 31 days.
             [("c", "2.322580645161", "82.00")],
         ),
         (
-            "{id: c, model: matrix, meter: count, group_by: [region], prices: [{values: {region: eu}, unit_amount: 2}],"
-            " otherwise: {unit_amount: 1}}",
+            (
+                "{id: c, model: matrix, meter: count, group_by: [region], otherwise: {unit_amount: 1}, "
+                "prices: [{values: {region: eu}, unit_amount: 2}]}"
+            ),
             [("2013-01-02T00:00", "1")],
             [("c", "1", "2.00")],
         ),
