@@ -10,7 +10,7 @@ from clickhouse_connect.driver.client import Client
 
 from metering.migrate import migrations
 
-_CREATED: Final = re.compile(r"^CREATE (?:TABLE|VIEW) IF NOT EXISTS (\w+)", re.MULTILINE)
+_CREATED: Final = re.compile(r"^CREATE (?:TABLE IF NOT EXISTS|VIEW IF NOT EXISTS|OR REPLACE VIEW) (\w+)", re.MULTILINE)
 _HISTORY: Final = "schema_migrations"
 
 _HEAD: Final = """\

@@ -147,6 +147,69 @@ def test_a_view_agrees_with_answers_in_the_zone_of_the_customer(tables: UsageTab
             assert {key: seen[key] for key in seen if key[0] in customer.subjects} == answered
 
 
+@pytest.mark.parametrize(("view", "window"), [("usage_daily", Window.DAY), ("usage_monthly", Window.MONTH)])
+def test_a_balance_is_shown_as_answers_have_it_also_where_nothing_changed(
+    tables: UsageTables, view: str, window: Window
+) -> None:
+    catalog = made_catalog(CUSTOMERS)
+    tables.store(catalog)
+    tables.fold(made_events(4))
+    seen = {key: found for key, found in rows_of(tables, view, "time_weighted").items() if str(key[1]) < "2014-01-01"}
+
+    answered: dict[tuple[object, ...], tuple[Decimal, int]] = {}
+    for customer in CUSTOMERS:
+        zone = ZoneInfo(customer.timezone)
+        query = UsageQuery(
+            meter="time_weighted",
+            start=datetime(2013, 1, 1, tzinfo=zone),
+            end=datetime(2014, 1, 1, tzinfo=zone),
+            window=window,
+            timezone=customer.timezone,
+            by=By.SUBJECT,
+            customers=(customer.id,),
+            group_by=("kind", "region"),
+        )
+        for row in answer(tables.client, catalog, query):
+            key = (row.who, row.window_start.astimezone(zone).date(), *row.dimensions.values())
+            answered[key] = (row.quantity, row.events_count)
+
+    assert {key: found for key, found in seen.items() if key[0] != "stray"} == answered
+    assert {count for _, count in answered.values()} > {0}
+
+
+def test_a_balance_in_15_minutes_is_shown_where_it_changed(tables: UsageTables) -> None:
+    catalog = made_catalog(CUSTOMERS)
+    tables.store(catalog)
+    tables.fold(made_events(5))
+    query = UsageQuery(
+        meter="time_weighted",
+        start=datetime(2013, 3, 1, tzinfo=UTC),
+        end=datetime(2013, 4, 15, tzinfo=UTC),
+        window=Window.QUARTER_HOUR,
+        by=By.SUBJECT,
+        group_by=("kind", "region"),
+    )
+
+    answered = {
+        (row.who, row.window_start, *row.dimensions.values()): (row.quantity, row.events_count)
+        for row in answer(tables.client, catalog, query, rows_max=1_000_000)
+        if row.events_count
+    }
+
+    assert rows_of(tables, "usage_15m", "time_weighted") == answered
+
+
+def test_what_was_taken_out_is_in_no_view(tables: UsageTables) -> None:
+    tables.store(made_catalog(CUSTOMERS))
+    wrong = MadeEvent(subject="s3", time=datetime(2013, 1, 31, tzinfo=UTC), offset=0)
+    void = MadeEvent(subject="s3", time=datetime(2013, 2, 1, tzinfo=UTC), offset=1, corrects=wrong.name, voids=True)
+    tables.fold([wrong, void])
+
+    counts = [tables.client.command("SELECT count() FROM {view:Identifier}", {"view": name}) for name in VIEWS]
+
+    assert counts == [0, 0, 0]
+
+
 def test_a_row_names_its_owner_zone_and_unit_and_usage_that_nobody_owns_is_there_too(tables: UsageTables) -> None:
     tables.store(made_catalog(CUSTOMERS))
     tables.fold(
@@ -193,7 +256,7 @@ def test_meter_versions_are_those_of_the_newest_catalog(tables: UsageTables) -> 
 
 
 def test_before_anything_was_applied_or_used_the_views_are_empty(tables: UsageTables) -> None:
-    names = [*VIEWS, "meter_versions", "usage_parts"]
+    names = [*VIEWS, "meter_versions", "usage_parts", "balance_days"]
     counts = [tables.client.command("SELECT count() FROM {view:Identifier}", {"view": name}) for name in names]
 
-    assert counts == [0, 0, 0, 0, 0]
+    assert counts == [0, 0, 0, 0, 0, 0]
