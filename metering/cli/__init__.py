@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "check-export",
     "verify",
     "explain",
+    "preview",
     "rebuild",
     "audit",
     "repair",

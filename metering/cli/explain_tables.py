@@ -38,7 +38,7 @@ def show_events(out: Console, found: Explanation, page: EventPage) -> None:
     """A page of events and its sums."""
     _head(out, f"Events, page {page.page} of {page.pages}")
     if page.opening_balance is not None:
-        _say(out, f"The balance began at {page.opening_balance}, which adds {page.opening_adds}.")
+        say(out, f"The balance began at {page.opening_balance}, which adds {page.opening_adds}.")
     rows = [
         (
             f"{one.time:{_TIMES}.%f}",
@@ -50,9 +50,9 @@ def show_events(out: Console, found: Explanation, page: EventPage) -> None:
         )
         for one in page.events
     ]
-    _table(out, ("time (UTC)", "source", "id", "value", "adds", "partition:offset"), rows, right=(3, 4))
+    show_table(out, ("time (UTC)", "source", "id", "value", "adds", "partition:offset"), rows, right=(3, 4))
     unit = found.line.unit or "units"
-    _say(
+    say(
         out,
         f"This page adds {page.page_sum}; all {page.events_count} events on {page.pages} pages add up to "
         f"{page.quantity} {unit}, digest {page.digest}.",
@@ -64,23 +64,23 @@ def show_verdict(out: Console, found: Explanation) -> None:
     out.print()
     again, line = found.recomputed, found.line
     if again.is_equal:
-        _say(out, f"Computed again it is {again.amount} {line.currency}: equal to the frozen line in every field.")
+        say(out, f"Computed again it is {again.amount} {line.currency}: equal to the frozen line in every field.")
         return
-    _say(out, f"Computed again it is NOT the frozen line of {line.amount} {line.currency}:")
+    say(out, f"Computed again it is NOT the frozen line of {line.amount} {line.currency}:")
     for difference in again.differences:
-        _say(out, f"  {difference}")
+        say(out, f"  {difference}")
 
 
 def _show_line(out: Console, found: Explanation) -> None:
     line, run = found.line, found.run
-    _say(out, f"{line.description or line.kind.value}: {line.amount} {line.currency}", style="bold")
+    say(out, f"{line.description or line.kind.value}: {line.amount} {line.currency}", style="bold")
     cut = ", ".join(f"{one.partition}:{one.offset}" for one in run.cut.positions) or "empty"
     rows = [
         ("line", f"{line.id}, {line.kind.value.replace('_', ' ')}, revision {line.revision}"),
         ("customer", f"{line.customer} {line.customer_name}".strip()),
         ("subscription", f"{line.subscription}, plan {line.plan} version {line.plan_version}" if line.plan else ""),
         ("charge", f"{line.charge}{f', {line.model}' if line.model else ''}" if line.charge else ""),
-        ("dimensions", _pairs(line.dimensions)),
+        ("dimensions", pairs(line.dimensions)),
         ("reference", line.reference),
         ("period", f"{line.period}, {line.period_start_local} to {line.period_end_local}, {line.timezone}"),
         ("run", f"{run.id}, catalog version {run.catalog_version}, code {run.code_version}, at {run.at:{_TIMES}} UTC"),
@@ -88,22 +88,22 @@ def _show_line(out: Console, found: Explanation) -> None:
         ("quantity", f"{line.quantity} {line.unit}".strip()),
         ("amount", f"{line.amount} {line.currency}, unrounded {line.amount_unrounded}"),
     ]
-    _table(out, ("", ""), [row for row in rows if row[1]], header=False)
+    show_table(out, ("", ""), [row for row in rows if row[1]], header=False)
     for note in found.notes:
-        _say(out, note)
+        say(out, note)
 
 
 def _show_meter(out: Console, meter: Measured) -> None:
     _head(out, f"Meter {meter.name}{f', in {meter.unit}' if meter.unit else ''}")
     for one in meter.versions:
         since = "" if one.start is None else f" from {one.start:{_TIMES}} UTC"
-        _say(out, f"Version {one.version}{since}: {_meter_text(one.meter)}")
+        say(out, f"Version {one.version}{since}: {_meter_text(one.meter)}")
     if meter.windows:
         rows = [(one.local, one.quantity, str(one.events_count)) for one in meter.windows]
-        _table(out, (f"{meter.window} ({meter.timezone})", "quantity", "events"), rows, right=(1, 2))
+        show_table(out, (f"{meter.window} ({meter.timezone})", "quantity", "events"), rows, right=(1, 2))
     else:
-        _say(out, "Nothing was used.")
-    _say(
+        say(out, "Nothing was used.")
+    say(
         out, f"In all {meter.quantity} {meter.unit}".rstrip() + f", {meter.start:{_TIMES}} to {meter.end:{_TIMES}} UTC."
     )
 
@@ -123,20 +123,20 @@ def _meter_text(meter: Meter) -> str:
 def _show_rating(out: Console, rating: Rating, line: LineItem) -> None:
     _head(out, "How it is priced")
     if rating.part_of_period != "1":
-        _say(out, f"For {rating.part_of_period} of the period.")
+        say(out, f"For {rating.part_of_period} of the period.")
     for one in rating.rolled_over:
-        _say(out, f"{one.start:%Y-%m-%d}: {one.free_quantity} free, {one.quantity} used; what is left may roll over.")
+        say(out, f"{one.start:%Y-%m-%d}: {one.free_quantity} free, {one.quantity} used; what is left may roll over.")
     rows = [(one.what, one.quantity or "", one.amount) for one in rating.steps]
-    _table(out, ("step", "quantity", f"amount ({line.currency})"), rows, right=(1, 2))
+    show_table(out, ("step", "quantity", f"amount ({line.currency})"), rows, right=(1, 2))
     if rating.tiers:
         _head(out, "Tiers")
-        _table(
+        show_table(
             out,
             ("tier", "quantity", "unit amount", "flat amount", "amount"),
             [(_tier(one), one.quantity, one.unit_amount, one.flat_amount, one.amount) for one in rating.tiers],
             right=(1, 2, 3, 4),
         )
-    _say(out, f"In all {rating.amount_unrounded}, rounded {rating.rounding} to {rating.amount} {line.currency}.")
+    say(out, f"In all {rating.amount_unrounded}, rounded {rating.rounding} to {rating.amount} {line.currency}.")
 
 
 def _tier(one: TierShare) -> str:
@@ -160,7 +160,7 @@ def _show_relations(out: Console, lines: Sequence[Relation]) -> None:
     ]
     names = ("line", "run", "period", "kind", "charge", "reference", "reason", "from, to", "amount")
     used = [place for place in range(len(names)) if any(row[place] for row in rows)]
-    _table(
+    show_table(
         out,
         tuple(names[place] for place in used),
         [tuple(row[place] for place in used) for row in rows],
@@ -168,20 +168,22 @@ def _show_relations(out: Console, lines: Sequence[Relation]) -> None:
     )
 
 
-def _pairs(values: dict[str, str]) -> str:
+def pairs(values: dict[str, str]) -> str:
+    """Dimensions with their values."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _head(out: Console, text: str) -> None:
     out.print()
-    _say(out, text, style="bold")
+    say(out, text, style="bold")
 
 
-def _say(out: Console, text: str, *, style: str = "") -> None:
+def say(out: Console, text: str, *, style: str = "") -> None:
+    """A line of text, as it is."""
     out.print(_plain(text), style=style)
 
 
-def _table(
+def show_table(
     out: Console,
     names: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -189,6 +191,7 @@ def _table(
     right: Sequence[int] = (),
     header: bool = True,
 ) -> None:
+    """Rows under names; the columns at the places in `right` hold numbers, which may not wrap."""
     table = Table(box=None, pad_edge=False, show_header=header)
     for place, name in enumerate(names):
         table.add_column(name, justify="right" if place in right else "left", no_wrap=place in right, overflow="fold")
