@@ -113,7 +113,9 @@ def export_runs(client: Client, runs: Sequence[Run], export_format: ExportFormat
     for run in runs:
         require_frozen(run)
     totals = Totals()
-    write_files(Several([Documents(client, run) for run in runs]), {export_format: file}, totals=totals)
+    write_files(
+        Several([Documents(client, run, read_ahead=True) for run in runs]), {export_format: file}, totals=totals
+    )
     return totals.lines_count
 
 
@@ -141,10 +143,8 @@ def write_files(
     `chunks` is read again from its beginning when a number turns out to need Parquet's wide decimals.
     Raises RunError when a file cannot be written, RequestError for FOCUS options that cannot be used.
     """
-    if focus is None and {ExportFormat.FOCUS, ExportFormat.FOCUS_PARQUET} & set(files):
-        focus = FocusOptions(provider="")
-    if focus is not None:
-        check_options(focus)
+    if {ExportFormat.FOCUS, ExportFormat.FOCUS_PARQUET} & set(files):
+        check_options(focus or FocusOptions(provider=""))
     try:
         _write(chunks, files, totals=totals, focus=focus, on_lines=on_lines, wide=False)
     except TooManyDigitsError:
@@ -158,7 +158,7 @@ def write_files(
 
 
 class _Writer(Protocol):
-    def __call__(self, texts: Sequence[str], records: Sequence[Record]) -> None: ...
+    def __call__(self, texts: Sequence[str], records: Sequence[Record]) -> object: ...
 
 
 def _write(
@@ -191,11 +191,12 @@ def _writer(
     if export_format is ExportFormat.FOCUS_PARQUET:
         rows = opened.enter_context(FocusParquetFile(part, wide=wide))
         return lambda _, records: rows.write([focus_row(one, options) for one in records])
+    if export_format is ExportFormat.JSONL:
+        raw = opened.enter_context(part.open("wb"))
+        return lambda texts, _: raw.write("".join(f"{text}\n" for text in texts).encode())
     out = opened.enter_context(part.open("w", encoding="utf-8", newline=""))
     if export_format is ExportFormat.CSV:
         out.write(csv_header())
         return lambda _, records: out.writelines(csv_rows(records))
-    if export_format is ExportFormat.FOCUS:
-        out.write(focus_header())
-        return lambda _, records: out.writelines(focus_csv_rows(focus_row(one, options) for one in records))
-    return lambda texts, _: out.writelines(f"{text}\n" for text in texts)
+    out.write(focus_header())
+    return lambda _, records: out.writelines(focus_csv_rows(focus_row(one, options) for one in records))

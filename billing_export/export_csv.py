@@ -72,25 +72,29 @@ def quoted(cell: str) -> str:
     return f'"{doubled}"'
 
 
+class Cells(dict[str | None, str]):
+    """The cells of a column's values, made when they are asked for. Values repeat, so most are only looked up."""
+
+    def __init__(self, make: Callable[[str], str]) -> None:
+        super().__init__({None: ""})
+        self._make = make
+
+    def __missing__(self, value: str) -> str:
+        made = self._make(value)
+        if len(self) < _CELLS_KEPT_MAX:
+            self[value] = made
+        return made
+
+
 def _cell_of(name: str) -> Callable[[Any], str]:
-    """How a column's values become cells. Values repeat from line to line, so a text is looked at once."""
+    """How a column's values become cells."""
     if name in JSON_COLUMNS:
         return _json_cell
     if name in DECIMAL_COLUMNS:
-        return lambda value: value or ""
+        return Cells(str).__getitem__
     if name in INTEGER_COLUMNS:
         return lambda value: "" if value is None else str(value)
-    kept: dict[str | None, str] = {None: ""}
-
-    def cell(value: str | None) -> str:
-        made = kept.get(value)
-        if made is None:
-            made = text_cell(value or "")
-            if len(kept) < _CELLS_KEPT_MAX:
-                kept[value] = made
-        return made
-
-    return cell
+    return Cells(text_cell).__getitem__
 
 
 def _json_cell(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Final, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from billing_export.export_csv import text_cell
+from billing_export.export_csv import Cells, text_cell
 from billing_export.export_focus import COLUMNS
 from billing_export.export_focus_columns import DECIMAL, FOCUS_COLUMNS, TIME
 from billing_export.export_parquet import NARROW_DIGITS, TooManyDigitsError
@@ -29,12 +29,9 @@ def focus_header() -> str:
 def focus_csv_rows(rows: Iterable[FocusRow]) -> Iterator[str]:
     """A line for each row; null is an empty cell, and a text that a spreadsheet would run gets an apostrophe."""
     plain = [FOCUS_COLUMNS.get(name) in (DECIMAL, TIME) for name in COLUMNS]
+    cells = [Cells(str if is_plain else text_cell).__getitem__ for is_plain in plain]
     for row in rows:
-        cells = [
-            (value or "") if is_plain else text_cell(value or "")
-            for value, is_plain in zip(row.values(), plain, strict=True)
-        ]
-        yield ",".join(cells) + "\n"
+        yield ",".join([cell(value) for cell, value in zip(cells, row.values(), strict=True)]) + "\n"
 
 
 class FocusParquetFile:

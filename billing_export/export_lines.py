@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import orjson
@@ -33,8 +34,12 @@ class Documents:
     Raises RunError for a run that is not frozen.
     """
 
-    def __init__(self, client: Client, run: Run, *, lines_at_a_time: int = LINES_AT_A_TIME) -> None:
+    def __init__(
+        self, client: Client, run: Run, *, lines_at_a_time: int = LINES_AT_A_TIME, read_ahead: bool = False
+    ) -> None:
+        """`read_ahead` asks for the next chunk while the last one is worked on; nobody else may use `client` then."""
         require_frozen(run)
+        self._read_ahead = read_ahead
         self._client = client
         self._run = run
         self._step = lines_at_a_time
@@ -42,10 +47,10 @@ class Documents:
     def __iter__(self) -> Iterator[tuple[list[str], list[Record]]]:
         digest = hashlib.sha256()
         count = 0
-        for first in range(0, self._run.lines_count, self._step):
-            texts = self._read(first)
+        for answer in self._answers():
+            digest.update(answer)  # each document with a line feed, as the digest has them
+            texts = answer.decode().split("\n")[:-1]
             count += len(texts)
-            digest.update("".join(f"{text}\n" for text in texts).encode())
             yield texts, [orjson.loads(text) for text in texts]
         if (count, digest.hexdigest()) != (self._run.lines_count, frozen_digest(self._run)):
             raise InvariantViolationError(
@@ -60,11 +65,23 @@ class Documents:
         for texts, _ in self:
             yield from map(decode_line_item, texts)
 
-    def _read(self, first: int) -> list[str]:
+    def _answers(self) -> Iterator[bytes]:
+        firsts = range(0, self._run.lines_count, self._step)
+        if not self._read_ahead:
+            yield from map(self._read, firsts)
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = [reader.submit(self._read, first) for first in firsts[:1]]
+            for first in [*firsts[1:], None]:
+                answer = ahead.pop().result() if ahead else b""
+                if first is not None:
+                    ahead.append(reader.submit(self._read, first))
+                yield answer
+
+    def _read(self, first: int) -> bytes:
         parameters = {"run": self._run.id, "first": first, "end": first + self._step}
         # Raw, because a document never holds a line end or a tab as such, and unescaping takes longer than reading.
-        answer = self._client.raw_query(_DOCUMENTS, parameters, fmt="TabSeparatedRaw")
-        return answer.decode().split("\n")[:-1]
+        return self._client.raw_query(_DOCUMENTS, parameters, fmt="TabSeparatedRaw")
 
 
 def frozen_digest(run: Run) -> str:

@@ -145,7 +145,13 @@ def _files(
 ) -> ExportFolder:
     with _bar(run, f"{run.id}: files") as advance:
         written = export_folder(
-            Documents(client, run), run, formats, folder, focus=focus, by_customer=by_customer, on_lines=advance
+            Documents(client, run, read_ahead=True),
+            run,
+            formats,
+            folder,
+            focus=focus,
+            by_customer=by_customer,
+            on_lines=advance,
         )
     record_files(client, run, written, clock=SystemClock(), exporter=this_process(whoami()))
     return written
@@ -276,8 +282,10 @@ def _say_preview(found: list[dict[str, Any]], *, json: bool) -> None:
         return
     screen = console()
     for one in found:
-        count = one.get("deliveries_count", one["lines_count"])
-        screen.print(f"Run {one['run']} to {one['to']}: {count} of {one['lines_count']} lines would go.", markup=False)
+        count, what = (one["deliveries_count"], "deliveries") if "first" in one else (one["lines_count"], "rows")
+        screen.print(
+            f"Run {one['run']} to {one['to']}: {count} {what} of {one['lines_count']} lines would go.", markup=False
+        )
         for document in one.get("first", ()):
             screen.print(f"  {msgspec.json.encode(document).decode()}", markup=False)
         for refusal in one.get("refused", ()):
