@@ -18,6 +18,7 @@ from schemas.catalog import Catalog, Customer
 from schemas.catalog_check import KEY_OF, catalog_problems
 from schemas.catalog_parts import Part
 from schemas.errors import CatalogError
+from schemas.meter import Meter
 from schemas.plan import Plan
 from schemas.problem import Path, Problem, path_text
 from schemas.subscription import CreditGrant, Subscription
@@ -41,15 +42,18 @@ def read_catalog(file: FilePath) -> Catalog:
 
 def read_catalog_text(file: FilePath) -> CatalogText:
     """As `read_catalog`, with the means to find a line in the file."""
+    return parse_catalog_text(_text_of(file), where=str(file))
+
+
+def _text_of(file: FilePath) -> str:
     try:
         if file.stat().st_size > FILE_BYTES_MAX:
             raise CatalogError([f"larger than {FILE_BYTES_MAX} bytes, expected a smaller file"], where=str(file))
-        text = file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
     except OSError as error:
         raise CatalogError([f"cannot be read: {error.strerror}"], where=str(file)) from error
     except UnicodeDecodeError as error:
         raise CatalogError([f"byte {error.start} is not UTF-8, expected a text file"], where=str(file)) from error
-    return parse_catalog_text(text, where=str(file))
 
 
 def parse_catalog(text: str, *, where: str = "catalog") -> Catalog:
@@ -59,14 +63,38 @@ def parse_catalog(text: str, *, where: str = "catalog") -> Catalog:
 
 def parse_catalog_text(text: str, *, where: str) -> CatalogText:
     """As `parse_catalog`, with the means to find a line in the text; `where` is how the text is called."""
+    return _parsed(
+        text, where, "meters, customers, plans and subscriptions", sections=Catalog.__struct_fields__, meters=()
+    )
+
+
+def read_plans(file: FilePath, meters: Sequence[Meter]) -> tuple[Plan, ...]:
+    """The plans of a file with nothing else, checked as in a catalog with these meters. Raises as `read_catalog`."""
+    found = _parsed(_text_of(file), str(file), "plans", sections=("plans",), meters=meters).catalog.plans
+    if not found:
+        raise CatalogError([f"{file}:1: no plan, expected plans"], where=str(file))
+    return found
+
+
+def _parsed(text: str, where: str, wanted: str, *, sections: Sequence[str], meters: Sequence[Meter]) -> CatalogText:
+    """A text that has the `sections`, and may refer to `meters` that stand elsewhere."""
     root = plain_of(text, where)
     if root is None:
-        raise CatalogError([f"{where}:1: empty, expected meters, customers, plans and subscriptions"], where=where)
+        raise CatalogError([f"{where}:1: empty, expected {wanted}"], where=where)
     reader = CatalogReader()
     catalog: Catalog = reader.read(root, Catalog, ())
+    names = _names(root)
+    names["meters"] = names["meters"] | {one.name for one in meters}
+    parts = [*reader.parts, *((("meters", place), meter) for place, meter in enumerate(meters))]
+    misplaced = [
+        Problem(path=(name,), what=f"not read here, expected {wanted} alone")
+        for name in _mapping(root)
+        if name in Catalog.__struct_fields__ and name not in sections
+    ]
     problems = [
+        *misplaced,
         *reader.problems,
-        *catalog_problems(reader.parts, _names(root), reader.references, _broken_plans(root, reader.parts)),
+        *([] if misplaced else catalog_problems(parts, names, reader.references, _broken_plans(root, reader.parts))),
         *_currency_problems(reader.parts),
     ]
 

@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "verify",
     "explain",
     "preview",
+    "simulate",
     "rebuild",
     "audit",
     "repair",
