@@ -31,6 +31,7 @@ from billing_export.rerate import Rerate, Rerating
 from billing_export.run import Run
 from billing_export.scope import Term, terms_of
 from billing_export.settle import settled
+from schemas.catalog import Customer
 from schemas.line_item import LineItem
 from schemas.period import period_of
 
@@ -125,14 +126,16 @@ class Assembly:
         self._rerating.reconnect(client)
         self._advance.reconnect(client)
 
+    def _customer(self, name: str) -> Customer:
+        """A customer, as the newest catalog has it that has it at all."""
+        return self.catalogs.customer(name, [self.run.catalog_version, *_versions(self._log)])
+
     def lines(self, part: Sequence[CustomerWork], answers: Answers) -> list[LineItem]:
         """The lines of some customers, in their order."""
         return [line for work in part for line in self._bill(work, answers)]
 
     def _bill(self, work: CustomerWork, answers: Answers) -> list[LineItem]:
-        customer = self._catalog.customers.get(work.customer)
-        if customer is None:
-            return []
+        customer = self._customer(work.customer)
         corrections: dict[str, list[LineItem]] = {}
         for line in [
             *(line for one in work.rerates for line in self._rerating.corrected(one, answers)),
@@ -153,6 +156,11 @@ class Assembly:
                 found += [one.item for one in ordered.discounts]
         found += [one.item for one in bill.of_invoice]
         return found + settled(self.run, customer, found, self._outstanding, self._drawn)
+
+
+def _versions(log: Sequence[Run]) -> list[int]:
+    """The catalog versions of runs, newest run first."""
+    return [one.catalog_version for one in reversed(log)]
 
 
 def assemble(assembly: Assembly, read_usage: UsageReader) -> Iterator[LineItem]:

@@ -19,7 +19,7 @@ from billing_export.assemble import Assembly, assemble
 from billing_export.catalogs import Catalogs
 from billing_export.line_store import Row, count_lines, rows_of, write_rows
 from billing_export.parallel import in_order, without_collector, workers_for
-from billing_export.prepare import due, prepare
+from billing_export.prepare import due, not_billed_again, prepare
 from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
 from billing_export.run import Run, RunKind, RunState
 from metering.clock import Clock
@@ -87,7 +87,12 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
         """
         done = [Closed(run=self.finish(begun), changed=True) for begun in runs.unfinished(self.client)]
         for kind in (RunKind.BILL, RunKind.ADJUSTMENTS):
-            labels = due(self.client, kind, now=self.clock.now(), grace_s=self.grace_s, customers=customers)
+            now = self.clock.now()
+            if kind is RunKind.ADJUSTMENTS and customers:
+                customers = not_billed_again(self.client, customers, now)
+                if not customers:
+                    break
+            labels = due(self.client, kind, now=now, grace_s=self.grace_s, customers=customers)
             done += [self.close(label, customers=customers, kind=kind) for label in labels]
         return [one for one in done if one.changed]
 

@@ -107,6 +107,12 @@ def due(client: Client, kind: RunKind, *, now: datetime, grace_s: int, customers
     )
 
 
+def not_billed_again(client: Client, customers: Collection[str], now: datetime) -> list[str]:
+    """Those of some customers that have no period that has still to end: no bill will carry their corrections."""
+    catalog = _newest(client, where="--due")
+    return [one for one in customers if not has_later_bill(catalog, one, now)]
+
+
 def _newest(client: Client, *, where: str) -> AppliedCatalog:
     catalog = catalog_store.latest(client)
     if catalog is None:

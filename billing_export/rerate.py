@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from clickhouse_connect.driver.client import Client
@@ -94,16 +94,34 @@ class Rerating:
         found: dict[str, Touched] = {}
         for sequence, customers in by_sequence.items():
             since = of_sequence[sequence]
-            ends = [end for name in customers if (end := last[name].usage_end) is not None]
-            period_end = period_of(since.period, "UTC").end + _ZONES
-            catalogs = [self._catalogs.load(version) for version in {since.catalog_version, self._run.catalog_version}]
-            wanted = set(customers)
-            for subject, touched in earlier_lines.touched(self._client, since, self._run, max([*ends, period_end])):
+            catalogs = self._catalogs_of(since, customers)
+            ends = {name: self._billed_until(name, since, last[name]) for name in customers}
+            for subject, touched in earlier_lines.touched(self._client, since, self._run, max(ends.values())):
                 owners = [one.customer_of(subject) for one in catalogs]
-                for owner in {one.id for one in owners if one is not None} & wanted:
-                    known = found.get(owner)
-                    found[owner] = touched if known is None else known.together_with(touched)
+                for owner in {one.id for one in owners if one is not None}:
+                    end = ends.get(owner)
+                    if end is not None and touched.first < end:
+                        known = found.get(owner)
+                        found[owner] = touched if known is None else known.together_with(touched)
         return found
+
+    def _catalogs_of(self, since: Run, customers: Sequence[str]) -> list[AppliedCatalog]:
+        """The catalogs that say whose a subject is: then, now, and the last that had a customer who is in neither."""
+        versions = {since.catalog_version, self._run.catalog_version}
+        then = self._catalogs.load(since.catalog_version)
+        for name in customers:
+            if name not in then.customers:
+                versions.add(self._catalogs.version_having(name, self._versions_until(since)))
+        return [self._catalogs.load(version) for version in sorted(versions)]
+
+    def _versions_until(self, since: Run) -> list[int]:
+        return [one.catalog_version for one in reversed(self._log) if one.sequence <= since.sequence]
+
+    def _billed_until(self, customer: str, since: Run, last: LastBill) -> datetime:
+        """Until when usage of a customer may have been billed, lines or not: the end of the last bill's period."""
+        timezone = self._catalogs.customer(customer, self._versions_until(since)).timezone
+        end = period_of(since.period, timezone).end
+        return end if last.usage_end is None else max(end, last.usage_end)
 
     def _may_concern(self, bill: Run, customer: str) -> bool:
         """Whether a run billed, or built on, a time in which something happened."""

@@ -179,6 +179,41 @@ def test_a_customer_who_is_not_billed_again_gets_a_run_of_corrections_alone(worl
     assert closer(world.client, clock=FEBRUARY).close_due() == []
 
 
+def test_ordinary_usage_of_the_next_period_has_no_earlier_bill_looked_at(
+    world: UsageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(world.client)
+    # February begins at 05:00 UTC for acme.
+    fold(world, [MadeEvent(offset=10, time=at("2013-02-01T05:00")), MadeEvent(offset=11, time=at("2013-02-20T00:00"))])
+
+    def looked_at(*_: object) -> list[LineItem]:
+        raise AssertionError
+
+    monkeypatch.setattr("billing_export.earlier_lines.lines_of", looked_at)
+    close(world.client, "2013-02", clock=FEBRUARY)
+    fold(world, [MadeEvent(offset=12, time=at("2013-03-01T04:59:59"))])
+
+    with pytest.raises(AssertionError):
+        close(world.client, "2013-03", clock=MARCH)
+
+
+def test_a_customer_who_left_the_catalog_is_corrected_all_the_same(world: UsageTables) -> None:
+    close(world.client)
+    fold(world, [MadeEvent(offset=10, time=at("2013-01-21T00:00"), subject="s3", value="9", user="u3")])
+    without_bolt = "\n".join(line for line in CATALOG.splitlines() if "id: bolt" not in line)
+    apply(world, without_bolt)
+
+    closer(world.client, clock=FEBRUARY).close_due()
+
+    found = lines(world, "2013-01.2")
+    assert {one.customer for one in found} == {"bolt"}
+    assert ("users", "1", "7") in [(one.charge, one.quantity, one.amount) for one in found]
+    fold(world, [MadeEvent(offset=11, time=at("2013-01-22T00:00"), subject="s3", value="9", user="u4")])
+    closer(world.client, clock=FEBRUARY).close_due()
+    assert ("users", "1", "7") in [(one.charge, one.quantity, one.amount) for one in lines(world, "2013-01.3")]
+    assert verify_period(world.client, "2013-01").differences == ()
+
+
 def test_corrections_alone_can_be_asked_for(world: UsageTables) -> None:
     close(world.client)
     fold(world, [LATE])
