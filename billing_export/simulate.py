@@ -21,7 +21,7 @@ from billing_export.bill import TermWork, advance_lines, bill_of, term_work
 from billing_export.catalogs import Catalogs
 from billing_export.cut import ledger_cut
 from billing_export.lines import Made
-from billing_export.money import format_amount
+from billing_export.money import format_amount, round_amount
 from billing_export.readings import CUSTOMERS_AT_A_TIME, Answers, Reading, UsageReader, Used, by_customers, read_answers
 from billing_export.run import Run, RunKind, RunState, run_id
 from billing_export.scope import Term, billed_before, terms, terms_of

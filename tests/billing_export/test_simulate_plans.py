@@ -130,8 +130,8 @@ plans:
     assert shown(found) == [("bolt", "37", "64", "27", "JPY")]
     assert [(one.what, one.simulated) for one in found.customers[0].charges if one.simulated != "0"] == [
         ("calls", "60"),
-        ("true up minimum", "11"),
         ("discount start", "-7"),
+        ("true up minimum", "11"),
     ]
 
 
