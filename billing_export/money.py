@@ -8,9 +8,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-from babel.core import get_global
 from babel.numbers import get_currency_precision
 
+from metering.currency import billing_currencies
 from schemas.errors import RunError
 from schemas.plan import MoneyRounding
 from schemas.quantity import DECIMALS_MAX
@@ -34,25 +34,6 @@ _ISO_DIGITS: Final = {
     "IQD": 3,
 }
 """Where CLDR counts the coins that are in use, and ISO 4217 the minor unit that is on the books."""
-
-_NO_MINOR_UNIT: Final = frozenset(
-    ("XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU", "XTS", "XUA", "XXX")
-)
-"""Metals, units of account and codes for tests: ISO 4217 has no minor unit for them, so nothing can be rounded."""
-
-_NOT_IN_ISO: Final = frozenset(("CNH",))
-
-
-@lru_cache(maxsize=1)
-def billing_currencies() -> frozenset[str]:
-    """The codes of ISO 4217 that are in force and have a minor unit."""
-    listed = {
-        code
-        for rows in get_global("territory_currencies").values()
-        for code, _start, end, _tender in rows
-        if end is None
-    }
-    return frozenset(listed - _NO_MINOR_UNIT - _NOT_IN_ISO)
 
 
 @lru_cache(maxsize=512)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from metering import catalog_store
+from metering.audit_log import Action, record
 from metering.catalog_diff import Change, EntryChange, catalog_changes
 from metering.catalog_file import read_catalog_text
 from metering.cli.billing_tables import console
@@ -52,13 +53,16 @@ def apply(
 
         metering apply catalog.yaml
     """
-    read = read_catalog_text(file)
+    read, clock = read_catalog_text(file), SystemClock()
     with database_client(load_settings()) as client:
         before = catalog_store.latest(client)
         after = catalog_store.plan_apply(before, read.catalog, located=read.located, is_checked=True)
         changed = before is None or before.version != after.version
         if not dry_run:
-            after = catalog_store.apply(client, read.catalog, clock=SystemClock(), applied_by=whoami(), is_checked=True)
+            after = catalog_store.apply(client, read.catalog, clock=clock, applied_by=whoami(), is_checked=True)
+            if changed:
+                detail = {"digest": after.digest}
+                record(client, Action.CATALOG_APPLIED, str(after.version), detail, clock=clock, by=whoami())
         done = Applied(
             version=after.version,
             digest=after.digest,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from metering.audit_log import Action, entries
 from metering.config import Settings
 from tests.support.made_billing import CATALOG
 from tests.support.made_usage import UsageTables
@@ -102,6 +103,8 @@ def test_apply_shows_the_difference_and_what_to_rebuild(world: UsageTables, tmp_
     )
     assert (done["version"], done["changed"], done["rebuild"]) == (2, True, ["calls_long"])
     assert again == "Unchanged: catalog version 2 stays in force.\n"
+    (entry,) = entries(world.client, action=Action.CATALOG_APPLIED)
+    assert (entry.object, entry.detail) == ("2", {"digest": done["digest"]})
 
 
 def test_apply_names_the_line_of_what_contradicts_the_applied_catalog(world: UsageTables, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from billing_export.money import (
     as_quantity,
-    billing_currencies,
     cumulative_parts,
     format_amount,
     minor_digits,
@@ -19,6 +18,7 @@ from billing_export.money import (
     round_amount,
     unrounded,
 )
+from metering.currency import billing_currencies
 from schemas.errors import RunError
 from schemas.plan import MoneyRounding
 

@@ -12,10 +12,10 @@ from babel.numbers import list_currencies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_export import money
 from metering.catalog_file import parse_catalog
 from metering.catalog_lines import lines_of
 from metering.catalog_text import plain_of
+from metering.currency import billing_currencies
 from schemas.catalog import applied, document, from_document
 from schemas.charges import FlatCharge
 from schemas.errors import CatalogError
@@ -224,6 +224,6 @@ def test_a_plan_can_be_in_every_currency_that_an_amount_can_be_rounded_in_and_in
             continue
         accepted.add(code)
 
-    assert accepted == money.billing_currencies()
+    assert accepted == billing_currencies()
     assert len(accepted) > 150
     assert accepted.isdisjoint({"DEM", "XAU", "XXX"})
