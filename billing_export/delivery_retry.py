@@ -28,7 +28,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class NotNowError(Exception):
     """The target did not answer, or said that it cannot now. `pause_s` is how long it asked to be left alone."""
 
-    def __init__(self, what: str, *, pause_s: float | None = None) -> None:
+    def __init__(self, what: str, *, pause_s: int | None = None) -> None:
         self.what = what
         self.pause_s = pause_s
         super().__init__(what)
