@@ -26,6 +26,8 @@ FETCH_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCHES_BUFFERED_MAX: Final = 8
 SESSION_TIMEOUT_S: Final = 10
 HEARTBEAT_S: Final = 2
+METADATA_AGE_S: Final = 10
+"""New partitions are read from this long after they were added; the client's own default is five minutes."""
 
 
 class _Untouched(Schema[Any, Any]):
@@ -59,6 +61,7 @@ class AggregatorApp(faust.App):
             broker_heartbeat_interval=HEARTBEAT_S,
             broker_commit_interval=3600.0,
             consumer_max_fetch_size=FETCH_BYTES_MAX,
+            consumer_metadata_max_age_ms=METADATA_AGE_S * 1_000,
             consumer_auto_offset_reset="earliest",
             stream_buffer_maxsize=BATCHES_BUFFERED_MAX,
             stream_wait_empty=False,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from metering.config import Settings
-from tests.support.fault_numbers import replay_command
+from tests.support.fault_numbers import IS_SHORT, LEFT_OUT_OF_SHORT, replay_command
 from tests.support.fault_stack import FaultStack, evict, fault_stack_of
 from tests.support.worker_process import Stack, stack_of
 
@@ -27,6 +27,14 @@ def faulty(service_settings: Settings) -> Iterator[FaultStack]:
     settings = msgspec.structs.replace(service_settings, kafka_partitions=2, flush_events_max=100, flush_interval_s=0.1)
     with fault_stack_of(settings) as one:
         yield one
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not IS_SHORT:
+        return
+    left_out = [one for one in items if getattr(one, "originalname", "") in LEFT_OUT_OF_SHORT]
+    items[:] = [one for one in items if one not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,6 @@
 """`make planted`: plants one bug at a time in a copy of the tree and tells which test caught it.
 
+The tests must pass in the copy before the first bug.
 Writes build/planted.json and build/planted.md. Ends with exit code 1 when a bug was caught by no test.
 """
 
@@ -38,6 +39,9 @@ def main(names: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         copy_tree(tree)
+        for test in sorted({test for one in chosen for test in one.tests}):
+            if by := failing(tree, test):
+                raise SystemExit(f"{by} fails without any bug; nothing can be told from it")
         for one in chosen:
             by = plant(tree, one)
             found.append(Caught(bug=one.name, file=one.file, by=by))

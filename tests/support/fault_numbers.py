@@ -11,6 +11,20 @@ from typing import Final
 EVENTS: Final = int(os.environ.get("FAULTS_EVENTS", "1200"))
 SEEDS: Final = int(os.environ.get("FAULTS_SEEDS", "1"))
 IS_FULL: Final = EVENTS >= 20_000
+IS_SHORT: Final = not any(name.startswith("FAULTS_") for name in os.environ)
+"""Nobody asked for numbers: the run is part of the whole suite, and leaves out what LEFT_OUT_OF_SHORT names."""
+
+LEFT_OUT_OF_SHORT: Final = (
+    "test_f1_a_killed_workers_backlog_is_taken_over",
+    "test_f2_a_worker_told_to_stop_while_clickhouse_answers_nothing",
+    "test_f2_a_worker_told_to_stop_while_it_joins",
+    "test_f7_a_network_that_swallows_holds_resets_and_splits",
+    "test_f10_workers_that_come_and_go_at_random",
+    "test_f12_workers_whose_clocks_are_wrong",
+    "test_f16_a_worker_that_ends_every_few_seconds",
+    "test_f17_partitions_added_in_mid_stream",
+)
+"""Tests that mostly wait for timeouts of others; any FAULTS_ variable, and `make faults`, runs them."""
 
 
 def seeds() -> list[int]:

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from tests.support.fault_numbers import LEFT_OUT_OF_SHORT
+
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "faults.md"
 BEGIN: Final = "<!-- table: written by `python -m tests.support.fault_table` -->\n"
@@ -37,10 +39,15 @@ def proofs() -> list[Proof]:
     return sorted(found, key=lambda one: (one.fault[0], int(one.fault[1:]), one.test))
 
 
+def runs_in(one: Proof) -> str:
+    """Which runs have the test."""
+    return "`make faults`" if one.test.partition("::")[2] in LEFT_OUT_OF_SHORT else "`make test`"
+
+
 def table() -> str:
     """The table, in Markdown."""
-    lines = ["| fault | what is proved | test |", "|---|---|---|"]
-    lines += [f"| {one.fault} | {one.proves} | `{one.test}` |" for one in proofs()]
+    lines = ["| fault | what is proved | test | runs in |", "|---|---|---|---|"]
+    lines += [f"| {one.fault} | {one.proves} | `{one.test}` | {runs_in(one)} |" for one in proofs()]
     return "\n".join(lines) + "\n"
 
 
