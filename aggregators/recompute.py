@@ -7,7 +7,7 @@ something out of it, so that a cut before a correction finds the row to have gon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -108,6 +108,11 @@ def _recomputed(here: tuple[str, int], series: Series, day: DayKey, key: StateKe
     return Recomputed(here, series, day, key, state, rows)
 
 
+_COMES: Final = 0
+_GOES: Final = 1
+_HAS_GONE: Final = 2
+
+
 class _Change(NamedTuple):
     position: int
     since: int
@@ -117,24 +122,26 @@ class _Change(NamedTuple):
 def _changes(here: tuple[str, int], events: Iterable[WindowEvent]) -> list[_Change]:
     """When a member came and went: it is there while any of the events that brought it counts.
 
-    What takes an event out from another log or partition has no offset in this one: its event counts for no time.
+    What takes an event out from another log or partition has no offset in this one: its event counts for no time. If
+    it had gone before that, the row that said so stays true and stays.
     """
     steps: list[tuple[int, int]] = []
     for one in events:
         ends = [offset for epoch, partition, offset in one.outs if (epoch, partition) == here]
         if ends and min(ends) <= one.offset:
             continue  # taken out before it came
-        steps.append((one.offset, +1))
-        if len(ends) < len(one.outs):
-            steps.append((one.offset, -1))
-        elif ends:
-            steps.append((min(ends), -1))
+        is_foreign = len(ends) < len(one.outs)
+        steps.append((one.offset, _COMES))
+        if is_foreign:
+            steps.append((one.offset, _GOES))
+        if ends:
+            steps.append((min(ends), _HAS_GONE if is_foreign else _GOES))
     changes: list[_Change] = []
     held = 0
     # At one offset what comes is before what goes: a replacement that brings the member again is no change.
-    for position, step in sorted(steps, key=lambda each: (each[0], -each[1])):
-        before, held = held, held + step
-        if bool(before) == bool(held):
+    for position, step in sorted(steps):
+        before, held = held, held + {_COMES: 1, _GOES: -1, _HAS_GONE: 0}[step]
+        if bool(before) == bool(held) and (step != _HAS_GONE or held):
             continue
         if changes and changes[-1].since == position + 1:
             changes.pop()

@@ -5,8 +5,8 @@
     client.close()
 
 Events wait in a bounded buffer and a thread of its own sends them in batches, again and again with the same ids until
-the gateway has them. What the gateway refuses, and what is left when the client closes, goes to a callback. Make one
-client for a process, after any fork.
+the gateway has them. What the gateway refuses, and what is left when the client closes, goes to a callback. `void` and
+`replace` correct what was recorded. Make one client for a process, after any fork.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
-import msgspec
 
-from ingest.event_json import event_json
+from ingest.client_answer import RejectedEvent as RejectedEvent  # noqa: PLC0414 - what a callback is given
+from ingest.client_answer import answer_of
+from ingest.client_answer import log_rejected as log_rejected  # noqa: PLC0414 - what happens without one
+from ingest.event_json import event_json, replacement_data
 from ingest.http_client import asked_pause_s, key_header
 from metering.clock import Clock, SystemClock
 from metering.config import Settings, load_setting
 from metering.tls import client_context
+from schemas.corrections import REPLACED, VOIDED
 from schemas.errors import GatewayUnavailableError, RequestError, UnavailableError
 
 BATCH_EVENTS: Final = 500
@@ -47,39 +50,6 @@ _log = logging.getLogger(__name__)
 
 class BufferFullError(UnavailableError):
     """The gateway has been away for so long that the buffer is full; the event was not taken."""
-
-
-class RejectedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that did not get in: its JSON, a reason of docs/events.md or `undelivered`, and what was wrong."""
-
-    event: bytes
-    reason: str
-    field: str
-    detail: str
-
-
-class _Answer(msgspec.Struct):
-    accepted: int = 0
-    detail: str = ""
-    errors: list[_RefusedEvent] = []
-
-
-class _RefusedEvent(msgspec.Struct):
-    index: int
-    reason: str
-    field: str
-    detail: str
-
-
-def log_rejected(rejected: RejectedEvent) -> None:
-    """What happens to a refused event unless a callback is given: the log has it whole."""
-    _log.error(
-        "usage event not accepted (%s %s: %s): %s",
-        rejected.reason,
-        rejected.field,
-        rejected.detail,
-        rejected.event.decode("utf-8", "replace"),
-    )
 
 
 class MeteringClient:
@@ -163,6 +133,36 @@ class MeteringClient:
             self._recorded += 1
             self._changed.notify_all()
         return id_
+
+    def void(
+        self,
+        *,
+        subject: str,
+        id: str,  # noqa: A002 - as in record
+        source: str | None = None,
+        correction_id: str | None = None,
+    ) -> str:
+        """Take an event back, by the id it was recorded with, and return the id of the event that does so.
+
+        `source` is that of this client unless given. Raises as `record` does.
+        """
+        named = {"source": source or self._source, "id": id}
+        return self.record(type=VOIDED, subject=subject, data=named, id=correction_id)
+
+    def replace(
+        self,
+        *,
+        subject: str,
+        id: str,  # noqa: A002 - as in record
+        type: str,  # noqa: A002 - as in record
+        time: datetime,
+        data: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        correction_id: str | None = None,
+    ) -> str:
+        """Put another type, time and data in the place of an event; else as `void`."""
+        named = replacement_data(source=source or self._source, id_=id, type_=type, time=time, data=data or {})
+        return self.record(type=REPLACED, subject=subject, data=named, id=correction_id)
 
     def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Return once everything recorded before is settled. Raises GatewayUnavailableError after `timeout_s`."""
@@ -256,7 +256,7 @@ class MeteringClient:
             _log.warning("%d usage events wait for the gateway: %r", len(batch), error)
             return False
         status = response.status_code
-        answer = _answer(response)
+        answer = answer_of(response)
         self._pause_asked_s = asked_pause_s(response) or 0.0
         if status in _SETTLING and answer.accepted + len(answer.errors) == len(batch):
             for one in answer.errors:
@@ -296,11 +296,3 @@ class MeteringClient:
             self.close()
         except GatewayUnavailableError as error:
             _log.error("usage events were not delivered: %s", error)
-
-
-def _answer(response: httpx.Response) -> _Answer:
-    """The gateway's answer or problem document; an empty one when something else answered."""
-    try:
-        return msgspec.json.decode(response.content, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _Answer()

@@ -21,8 +21,7 @@ def event_json(*, id_: str, source: str, type_: str, subject: str, time: datetim
 
     Raises EventRejectedError for an event that could not be billed on, RequestError for data that is no JSON.
     """
-    if time.tzinfo is None:
-        raise EventRejectedError("invalid_time", "time", "time has no zone; give datetime.now(UTC), for example")
+    text = _time_text(time)
     try:
         _check_numbers(data)
         event = _encode(
@@ -32,7 +31,7 @@ def event_json(*, id_: str, source: str, type_: str, subject: str, time: datetim
                 "source": source,
                 "type": type_,
                 "subject": subject,
-                "time": time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+                "time": text,
                 "data": dict(data),
             }
         )
@@ -40,6 +39,17 @@ def event_json(*, id_: str, source: str, type_: str, subject: str, time: datetim
         raise RequestError(f"the data is no JSON ({error})", where="data") from error
     decode_event(event)
     return event
+
+
+def replacement_data(*, source: str, id_: str, type_: str, time: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an event that puts another in the place of the one named. Raises EventRejectedError for its time."""
+    return {"source": source, "id": id_, "type": type_, "time": _time_text(time), "data": dict(data)}
+
+
+def _time_text(time: datetime) -> str:
+    if time.tzinfo is None:
+        raise EventRejectedError("invalid_time", "time", "time has no zone; give datetime.now(UTC), for example")
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _check_numbers(value: Any) -> None:

@@ -54,6 +54,36 @@ def client_of(gateway: Gateway, **options: Any) -> MeteringClient:
     )
 
 
+def test_a_correction_names_what_it_corrects_and_says_exactly_what_it_should_have_been() -> None:
+    gateway = Gateway()
+
+    with client_of(gateway) as client:
+        voided = client.void(subject="ada", id="r-1")
+        client.replace(
+            subject="ada", id="r-2", source="urn:other", type="request", time=AT, data={"cost": Decimal("0.10")},
+            correction_id="c-2",
+        )  # fmt: skip
+
+    [[void, _]] = gateway.bodies
+    assert (void["type"], void["subject"], void["id"]) == ("metering.event.voided", "ada", voided)
+    assert void["data"] == {"source": "urn:app", "id": "r-1"}
+    assert gateway.raw[0].endswith(
+        b'{"specversion":"1.0","id":"c-2","source":"urn:app","type":"metering.event.replaced","subject":"ada",'
+        b'"time":"2013-06-01T11:00:00Z","data":{"source":"urn:other","id":"r-2","type":"request",'
+        b'"time":"2013-06-01T11:00:00Z","data":{"cost":0.10}}}]'
+    )
+
+
+def test_a_correction_that_could_not_hold_is_refused_at_once() -> None:
+    with client_of(Gateway()) as client:
+        with pytest.raises(EventRejectedError, match="the correction names itself"):
+            client.void(subject="ada", id="r-1", correction_id="r-1")
+        with pytest.raises(EventRejectedError, match="cannot be put in the place of an event"):
+            client.replace(subject="ada", id="r-1", type="metering.event.voided", time=AT)
+        with pytest.raises(EventRejectedError, match="no zone"):
+            client.replace(subject="ada", id="r-1", type="request", time=datetime(2013, 6, 1))  # noqa: DTZ001
+
+
 def test_an_event_is_sent_in_the_background_with_exact_numbers() -> None:
     gateway = Gateway()
 

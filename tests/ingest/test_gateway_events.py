@@ -132,6 +132,16 @@ def test_binary_mode_takes_json_data_only(gateway: Any) -> None:
     assert gateway.post(b"<xml/>", "text/xml", headers=headers).status_code == 415
 
 
+VOID = (
+    b'{"specversion":"1.0","id":"%s","source":"urn:a","type":"metering.event.voided","subject":"UA",'
+    b'"time":"2013-06-01T11:00:00Z","data":{"source":"urn:a","id":"wrong","why":"a typing error"}}'
+)
+REPLACE = (
+    b'{"specversion":"1.0","id":"%s","source":"urn:a","type":"metering.event.replaced","subject":"UA",'
+    b'"time":"2013-06-01T11:00:00Z","data":{"source":"urn:a","id":"wrong","type":"flight",'
+    b'"time":"2013-05-31T11:00:00Z","data":{"origin":"JFK","distance":1400}}}'
+)
+
 BAD: list[tuple[str, bytes, str, str]] = [
     ("not JSON", b"{", "not_json", ""),
     ("empty", b"", "empty_record", ""),
@@ -156,6 +166,27 @@ BAD: list[tuple[str, bytes, str, str]] = [
     ("too far ahead", GOOD.replace(b"T11:", b"T14:"), "time_ahead", "time"),
     ("unknown type", GOOD.replace(b'"flight"', b'"fligth"'), "unknown_type", "type"),
     ("too large", GOOD.replace(b'"kept"', b'"' + b"x" * 4_000 + b'"'), "too_large", ""),
+    ("a void of nothing", VOID.replace(b'"id":"wrong",', b""), "missing_field", "data.id"),
+    ("a void of a number", VOID.replace(b'"wrong"', b"7"), "wrong_type", "data.id"),
+    ("a void of an empty id", VOID.replace(b'"wrong"', b'""'), "invalid_text", "data.id"),
+    ("a void without data", VOID.replace(b',"data":{', b',"other":{'), "wrong_type", "data"),
+    ("a void of itself", VOID.replace(b'"wrong"', b'"bad"'), "invalid_correction", "data.id"),
+    (
+        "a replacement without time",
+        REPLACE.replace(b'"time":"2013-05-31T11:00:00Z",', b""),
+        "missing_field",
+        "data.time",
+    ),
+    ("a replacement without a zone", REPLACE.replace(b"31T11:00:00Z", b"31T11:00:00"), "invalid_time", "data.time"),
+    ("a replacement too far ahead", REPLACE.replace(b"05-31T", b"06-02T"), "time_ahead", "data.time"),
+    (
+        "a replacement by a void",
+        REPLACE.replace(b'"flight"', b'"metering.event.voided"'),
+        "invalid_correction",
+        "data.type",
+    ),
+    ("a replacement of an unknown type", REPLACE.replace(b'"flight"', b'"fligth"'), "unknown_type", "data.type"),
+    ("a replacement in words", REPLACE.replace(b"1400", b'"far"'), "invalid_number", "data.data.distance"),
     ("too deep", GOOD.replace(b'"kept"', b"[" * 1_500 + b"]" * 1_500), "too_deep", ""),
 ]
 
@@ -223,6 +254,15 @@ def test_a_request_that_cannot_be_taken_apart_is_refused(
     answer = gateway.post(body, content_type)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_corrections_are_taken_untouched_and_need_no_listing_in_the_catalog(gateway: Any, log: Any) -> None:
+    events = [VOID % b"void-1", REPLACE % b"replace-1"]
+
+    answer = gateway.post(b"[" + b",".join(events) + b"]", BATCH)
+
+    assert (answer.status_code, answer.json()) == (200, {"accepted": 2})
+    assert [value for _, _, _, value in log.records()] == events
 
 
 def test_a_listed_type_is_taken_before_any_meter_reads_it(gateway: Any, event: Any) -> None:

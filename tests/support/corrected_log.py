@@ -82,12 +82,12 @@ def corrected_log(
     drafts: list[Said] = []
     for number in range(count):
         partition = chance.randrange(partitions)
-        place = {"epoch": epoch, "partition": partition, "offset": ends[partition]}
+        offset = ends[partition]
         ends[partition] += 1
         subject = f"{prefix}-{partition}-{chance.randrange(2)}"
         before = [one for one in drafts if one.partition == partition and not one.reason]
         if before and chance.random() < 0.1:
-            drafts.append(msgspec.structs.replace(chance.choice(before), **place))
+            drafts.append(msgspec.structs.replace(chance.choice(before), offset=offset))
             continue
         names = None
         if chance.random() < share:
@@ -101,7 +101,9 @@ def corrected_log(
         voids = names is not None and chance.random() < 0.5
         drafts.append(
             Said(
-                **place,
+                epoch=epoch,
+                partition=partition,
+                offset=offset,
                 subject=subject,
                 id=f"e{number}",
                 type="used" if voids or chance.random() < 0.95 else "idle",
@@ -124,11 +126,13 @@ Tables = dict[str, set[tuple[Any, ...]]]
 """The rows of each table, as far as they depend on the log alone."""
 
 
-def expected_tables(log: Iterable[Said], upto: dict[int, int] | None = None) -> Tables:
-    """What the tables must hold; with `upto`, after so many records of each partition."""
+def expected_tables(log: Sequence[Said], epoch: str | None = None) -> Tables:
+    """What the tables must hold of one epoch, the first record's unless given; epochs come one after the other."""
+    epoch = log[0].epoch if epoch is None else epoch
+    order = {one: number for number, one in enumerate(dict.fromkeys(said.epoch for said in log))}
     accepted: dict[str, Said] = {}
-    for one in sorted(log, key=lambda said: (said.partition, said.offset)):
-        if not one.reason and (upto is None or one.offset < upto[one.partition]):
+    for one in sorted(log, key=lambda said: (order[said.epoch], said.partition, said.offset)):
+        if not one.reason:
             accepted.setdefault(one.name, one)
     said = list(accepted.values())
     taken = taken_out(said)
@@ -136,16 +140,18 @@ def expected_tables(log: Iterable[Said], upto: dict[int, int] | None = None) -> 
     for link in taken:
         outs[link.name].append(link.by.place)
     tables: Tables = {
-        "events": {(*one.place, one.raw) for one in said},
+        "events": {(*one.place, one.raw) for one in said if one.epoch == epoch},
         "corrections": {
-            (link.name, *link.by.place, link.by.name, link.is_named, *_known(accepted.get(link.name))) for link in taken
+            (link.name, *link.by.place, link.by.name, link.is_named, *_known(accepted.get(link.name)))
+            for link in taken
+            if link.by.place[0] == epoch
         },
         "rollups": set(),
         "members": set(),
     }
     keys: dict[tuple[Any, ...], list[Said]] = defaultdict(list)
     for one in said:
-        for meter in _meters_of(one):
+        for meter in _meters_of(one) if one.epoch == epoch else ():
             keys[(meter, one.subject, one.window_s, one.region, one.partition)].append(one)
     for key, events in keys.items():
         tables["rollups"].add((*key, *_row(key[0], events, outs)))
@@ -164,7 +170,8 @@ def stored_tables(client: Client, epoch: str) -> Tables:
         "corrections": "concat(subject, '|', source, '|', id), epoch, partition, offset, "
         "concat(subject, '|', correction_source, '|', correction_id), toBool(is_named), toBool(event_known), "
         "event_time, event_partition, event_offset",
-        "rollups": f"{key}, position, events_count, value_sum, value_min, value_max, value_latest, digest, value_moment",
+        "rollups": f"{key}, position, events_count, value_sum, value_min, value_max, value_latest, digest, "
+        "value_moment",
         "members": f"{key}, member, position, since, gone",
     }
     return {
@@ -184,7 +191,8 @@ def check_tables(client: Client, epoch: str, wanted: Tables) -> None:
     found = stored_tables(client, epoch)
     for table, rows in wanted.items():
         surplus, missing = sorted(found[table] - rows, key=repr), sorted(rows - found[table], key=repr)
-        assert (table, surplus[:5], missing[:5]) == (table, [], [])
+        differences = [*surplus[:5], *missing[:5]]
+        assert not differences, f"{table}: {len(surplus)} rows too many, {len(missing)} missing: {differences}"
 
 
 def _meters_of(one: Said) -> list[str]:

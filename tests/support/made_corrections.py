@@ -74,25 +74,30 @@ class MemberRow(NamedTuple):
 def member_rows(events: Sequence[tuple[Place, Sequence[Place]]]) -> list[MemberRow]:
     """The rows of a member in one key: `events` brought it, each given with the places of what took it out.
 
-    Of another log or partition a correction has no place in this one, so it ends its event's time where that began.
+    Of another log or partition a correction has no place in this one, so it ends its event's time where that began;
+    that the member was gone later, if it was, is said besides.
     """
-    changes: list[tuple[int, int]] = []
+    came: list[int] = []
+    went: list[int] = []
+    said: list[int] = []
     for (epoch, partition, offset), outs in events:
         ends = [out[2] for out in outs if out[:2] == (epoch, partition)]
-        is_foreign = any(out[:2] != (epoch, partition) for out in outs)
         if ends and min(ends) <= offset:
             continue
-        end = offset if is_foreign else min(ends, default=None)
-        changes.append((offset, +1))
-        if end is not None:
-            changes.append((end, -1))
+        came.append(offset)
+        if len(ends) < len(outs):
+            went.append(offset)
+            said += [min(ends)] if ends else []
+        elif ends:
+            went.append(min(ends))
     rows: list[MemberRow] = []
-    held = 0
-    for position, change in sorted(changes, key=lambda one: (one[0], -one[1])):
-        before, held = held, held + change
-        if not before and held:
-            rows.append(MemberRow(position, position + 1 if rows else 0, 0))
-        elif before and not held:
-            rows.append(MemberRow(position, position + 1, 1))
-    # Gone and back at one position is no change; back and gone again leaves the last word.
-    return [one for at, one in enumerate(rows) if at == 0 or at == len(rows) - 1 or rows[at + 1].since != one.since]
+    is_there = False
+    for at in sorted({*came, *went, *said}):
+        held = sum(one <= at for one in came) - sum(one <= at for one in went)
+        flickers = not is_there and not held and at in came
+        if is_there != bool(held) or flickers or (at in said and not held):
+            if flickers and not rows:
+                rows.append(MemberRow(at, 0, 0))
+            rows.append(MemberRow(at, at + 1 if rows else 0, int(not held)))
+        is_there = bool(held)
+    return rows
