@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_delivery_says_what_failed_and_ends_with_1(settings: Settings) -> None
         return Reply(422, b"no such product") if refused else Reply(200)
 
     with receiving(answer) as receiver:
-        given = {"webhook_url": receiver.url, "webhook_secret": SECRET}
+        given: Any = {"webhook_url": receiver.url, "webhook_secret": SECRET}
         first = metering(settings, "export", *PERIOD, "--to", "webhook", status=1, **given)
         second = metering(settings, "export", *PERIOD, "--to", "webhook", status=1, **given)
         receiver.answer = scripted()
@@ -107,7 +108,7 @@ def test_a_receiver_that_is_away_ends_with_3(settings: Settings) -> None:
 
 def test_two_receivers_of_one_kind_have_names(settings: Settings, module_world: UsageTables) -> None:
     with receiving(scripted()) as receiver:
-        given = {"webhook_url": receiver.url, "webhook_secret": SECRET}
+        given: Any = {"webhook_url": receiver.url, "webhook_secret": SECRET}
         for name in ("crm", "erp"):
             metering(settings, "export", *PERIOD, "--to", "webhook", "--name", name, **given)
 

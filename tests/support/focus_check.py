@@ -40,7 +40,7 @@ class _Rewritten(importlib.machinery.SourceFileLoader):
         data = super().get_data(path)
         return data.replace(NEW_STYLE.encode(), OLD_STYLE.encode()) if path.endswith(".py") else data
 
-    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
+    def set_data(self, path: str, data: object, *, _mode: int = 0o666) -> None:
         """Keep no byte code of a text that stands in no file."""
 
 
