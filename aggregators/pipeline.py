@@ -13,9 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
-import msgspec
 import structlog
 
+from aggregators.commands import Assign, Command, Drain
 from aggregators.correct import take_in_corrections
 from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
@@ -38,23 +38,6 @@ STOP_CHECK_S: Final = 0.2
 CATALOG_POLL_S: Final = 2.0
 BUSY_PATIENCE: Final = 4
 """How many flush intervals a worker that has more to fold may wait before it flushes."""
-
-
-class Assign(msgspec.Struct, frozen=True):
-    """Take over partitions: forget everything folded before, read the ledger, answer where to read from."""
-
-    generation: int
-    partitions: tuple[int, ...]
-    answer: Future[dict[int, int]]
-
-
-class Drain(msgspec.Struct, frozen=True):
-    """Flush everything pending; answered once it is durable."""
-
-    answer: Future[None]
-
-
-Command = RecordBatch | Assign | Drain
 
 
 class Pipeline:

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from aggregators.commands import Assign
 from aggregators.flush import Flush
-from aggregators.pipeline import Assign, Pipeline
+from aggregators.pipeline import Pipeline
 from metering.catalog_store import plan_apply
 from metering.clock import FixedClock
 from schemas.catalog import AppliedCatalog
