@@ -229,7 +229,6 @@ class Pipeline:
             load_days=self._load_days(partition),
         )
         decider.take_out(taken)
-        self._pending_events += decision.last - decision.first + 1
         self._flush()
         self._wait_written()
 
