@@ -34,10 +34,9 @@ def find_line(client: Client, text: str) -> LineItem:
     by_id = {one.id: one for one in found}
     if len(by_id) > 1:
         raise RequestError(
-            f"{'at least ' if len(by_id) > SHOWN_MAX else ''}{len(by_id)} line items begin with {wanted!r}:"
-            f"{_listed(list(by_id.values()))}",
+            f"{'at least ' if len(by_id) > SHOWN_MAX else ''}{len(by_id)} line items begin with {wanted!r}",
             where="explain",
-            fix="Give more of the id",
+            fix=f"Give more of the id:{_listed(list(by_id.values()))}",
         )
     line = found[0]
     run = runs.by_id(client, line.run)
@@ -142,12 +141,12 @@ def _unknown(client: Client, text: str) -> RequestError:
     )
     what = f"there is no line item {text!r}"
     if close:
-        return RequestError(f"{what}; did you mean{_listed(close)}", where="explain", fix=_FIX)
+        return RequestError(what, where="explain", fix=f"Did you mean{_listed(close)}")
     named = _documents(
         client, "{text:String} IN (customer, subscription, charge, run)", "sequence DESC, line_number, id", text=text
     )
     if named:
-        return RequestError(f"{what}; the newest lines of {text!r} are{_listed(named)}", where="explain", fix=_FIX)
+        return RequestError(what, where="explain", fix=f"The newest lines of {text!r} are{_listed(named)}")
     return RequestError(what, where="explain", fix=_FIX)
 
 
@@ -157,4 +156,4 @@ def _listed(lines: Sequence[LineItem]) -> str:
         f"{one.amount} {one.currency}"
         for one in lines[:SHOWN_MAX]
     )
-    return shown + ("\n  …" if len(lines) > SHOWN_MAX else "") + "\n"
+    return shown + ("\n  …" if len(lines) > SHOWN_MAX else "")

@@ -24,12 +24,12 @@ from billing_export.readings import Ask, Reading, UsageReader, Used, read_answer
 from billing_export.run import Run, RunState, run_id
 from billing_export.scope import terms, terms_of
 from billing_export.stocks import is_stock
+from billing_export.suggest import fix_for
 from metering import catalog_store
 from schemas.catalog import AppliedCatalog
 from schemas.errors import RequestError, RunError
 from schemas.line_item import LineItem, LineKind
 from schemas.period import billing_period_at, parse_label
-from schemas.problem import did_you_mean
 from schemas.quantity import ZERO, add
 from schemas.subscription_life import cadence_of, phases
 
@@ -90,9 +90,9 @@ def preview(client: Client, customer: str, read_usage: UsageReader, *, now: date
         raise RunError("no catalog was applied", where="preview", fix="Run `metering apply FILE` first")
     if customer not in catalog.customers:
         raise RequestError(
-            f"there is no customer {customer!r}{did_you_mean(customer, catalog.customers)}",
+            f"there is no customer {customer!r}",
             where=f"catalog version {catalog.version}",
-            fix="Use an id of the catalog's customers",
+            fix=fix_for(customer, catalog.customers, "Use an id of the catalog's customers"),
         )
     if label:
         parse_label(label)

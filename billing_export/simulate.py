@@ -27,13 +27,13 @@ from billing_export.run import Run, RunKind, RunState, run_id
 from billing_export.scope import Term, billed_before, terms, terms_of
 from billing_export.simulate_plans import check_prices, simulated_catalog
 from billing_export.simulate_records import CustomerSides, Side, SimulatedTotal, Simulation
+from billing_export.suggest import fix_for
 from metering import catalog_store
 from schemas.catalog import AppliedCatalog
 from schemas.errors import RequestError, RunError
 from schemas.line_item import LineKind
 from schemas.period import parse_label, period_of
 from schemas.plan import Plan
-from schemas.problem import did_you_mean
 from schemas.quantity import ZERO, add
 from schemas.subscription_life import phases
 
@@ -82,9 +82,9 @@ def simulate(
     for one in customers:
         if one not in newest.customers:
             raise RequestError(
-                f"there is no customer {one!r}{did_you_mean(one, newest.customers)}",
+                f"there is no customer {one!r}",
                 where=f"catalog version {newest.version}",
-                fix="Use an id of the catalog's customers",
+                fix=fix_for(one, newest.customers, "Use an id of the catalog's customers"),
             )
     bases = _bases(client, newest, label, customers, now)
     done, total = 0, sum(len(one.terms) for one in bases)

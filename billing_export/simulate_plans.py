@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from billing_export.scope import Term
+from billing_export.suggest import fix_for
 from schemas.catalog import AppliedCatalog
 from schemas.errors import RequestError
 from schemas.plan import Plan
 from schemas.plan_check import cadence_text
-from schemas.problem import did_you_mean
 from schemas.subscription_life import tenures
 
 NAMED_MAX = 5
@@ -54,7 +54,7 @@ def check_prices(simulated: AppliedCatalog, held: Iterable[Term], names: Mapping
     for (plan, currency), customers in missing.items():
         shown = ", ".join(list(customers)[:NAMED_MAX]) + (", …" if len(customers) > NAMED_MAX else "")
         raise RequestError(
-            f"plan {plan!r} has no prices in {currency}, which {len(customers)} customers pay in ({shown})",
+            f"plan {plan!r} has no prices in {currency}, in which customers pay ({len(customers)}: {shown})",
             where="--plan",
             fix=f"Add `prices: {{{currency}: …}}` to it, or name the customers to simulate with --customer",
         )
@@ -64,23 +64,23 @@ def _names(catalog: AppliedCatalog, by_id: Mapping[str, Plan], replaced: Mapping
     for old, new in replaced.items():
         if old not in catalog.plans:
             raise RequestError(
-                f"there is no plan {old!r}{did_you_mean(old, catalog.plans)}",
+                f"there is no plan {old!r}",
                 where=f"--map {old}={new}",
-                fix=f"The plans of catalog version {catalog.version} are {', '.join(sorted(catalog.plans))}",
+                fix=fix_for(old, catalog.plans, f"There are {', '.join(sorted(catalog.plans))}"),
             )
         if new not in by_id:
             raise RequestError(
-                f"the file has no plan {new!r}{did_you_mean(new, by_id)}",
+                f"the file has no plan {new!r}",
                 where=f"--map {old}={new}",
-                fix=f"It has {', '.join(sorted(by_id))}",
+                fix=fix_for(new, by_id, f"It has {', '.join(sorted(by_id))}"),
             )
     names = {**{one: one for one in by_id if one in catalog.plans}, **replaced}
     for one in by_id:
         if one not in names.values():
             raise RequestError(
-                f"plan {one!r} stands for no plan of today{did_you_mean(one, catalog.plans)}",
+                f"plan {one!r} stands for no plan of today; there are {', '.join(sorted(catalog.plans))}",
                 where="--plan",
-                fix=f"Say for which with --map OLD={one}; there are {', '.join(sorted(catalog.plans))}",
+                fix=fix_for(one, catalog.plans, f"Say for which it stands with --map OLD={one}"),
             )
     return names
 

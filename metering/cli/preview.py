@@ -51,7 +51,8 @@ def _show(out: Console, found: Preview) -> None:
     say(
         out,
         f"{found.customer} {found.customer_name}".strip()
-        + f", {found.period}: {found.elapsed} of it is over at {found.now:%Y-%m-%d %H:%M:%S} UTC",
+        + f", {found.period}: {'all' if found.elapsed == '1' else found.elapsed} of it is over at "
+        f"{found.now:%Y-%m-%d %H:%M:%S} UTC",
         style="bold",
     )
     rows = [

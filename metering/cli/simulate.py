@@ -114,7 +114,7 @@ def _show(out: Console, found: Simulation, top: int) -> None:
     if rest > 0:
         rows.append((f"and {rest} more", "", "", "", "", "", ""))
     rows += [
-        (f"{one.customers_count} customers", "", "", one.present, one.simulated, one.difference, one.currency)
+        ("total", _count(one.customers_count), "", one.present, one.simulated, one.difference, one.currency)
         for one in found.totals
     ]
     names = ("customer", "name", "charge", "present", "simulated", "difference", "")
@@ -125,3 +125,7 @@ def _show(out: Console, found: Simulation, top: int) -> None:
     so_far = "" if found.is_over else "; the period is not over, so this is its usage so far"
     plans = ", ".join(f"{new} for {old}" if new != old else new for old, new in sorted(found.plans.items()))
     say(out, f"{found.period} under {plans}, {basis}{so_far}.")
+
+
+def _count(customers: int) -> str:
+    return "1 customer" if customers == 1 else f"{customers} customers"

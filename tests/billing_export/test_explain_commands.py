@@ -86,7 +86,7 @@ def test_explain_ends_with_exit_code_1_when_the_frozen_line_is_not_what_it_was_m
 def test_explain_answers_an_unknown_id_with_exit_code_2(world: UsageTables) -> None:
     close(world.client)
 
-    assert "the newest lines of 'bolt' are" in metering(world.settings, "explain", "bolt", status=2)
+    assert "The newest lines of 'bolt' are" in metering(world.settings, "explain", "bolt", status=2)
 
 
 def test_events_that_were_taken_back_are_left_out_and_a_replacement_names_what_it_replaces(world: UsageTables) -> None:

@@ -139,8 +139,8 @@ def test_the_beginning_of_an_id_is_enough_and_what_is_no_id_is_answered_with_wha
     for text, words in {
         "": "there is no line item ''",
         "xyz": "there is no line item 'xyz'",
-        mistyped: f"did you mean\n  {line.id}  2013-01.1  acme  flat fee  49.90 USD",
-        "bolt": "the newest lines of 'bolt' are\n",
+        mistyped: f"Did you mean\n  {line.id}  2013-01.1  acme  flat fee  49.90 USD",
+        "bolt": "The newest lines of 'bolt' are\n",
     }.items():
         with pytest.raises(RequestError) as caught:
             explain(world.client, text, reader)

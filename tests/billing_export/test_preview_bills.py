@@ -151,7 +151,7 @@ def test_nothing_is_written(world: UsageTables) -> None:
 
 def test_what_cannot_be_previewed_says_why(world: UsageTables) -> None:
     for customer, now, label, words in (
-        ("acne", "2013-01-11T00:00:00", "", "there is no customer 'acne'; did you mean 'acme'?"),
+        ("acne", "2013-01-11T00:00:00", "", "there is no customer 'acne'. Did you mean 'acme'?"),
         ("bolt", "2013-03-01T00:00:00", "", "no subscription of bolt is in a period now"),
         ("bolt", "2013-01-11T00:00:00", "2013-03", "no subscription of bolt has any time in 2013-03"),
         ("acme", "2013-01-11T00:00:00", "2013-03", "it has not begun"),

@@ -191,13 +191,14 @@ def test_a_file_with_anything_but_right_plans_is_refused_with_its_lines(world: U
 
 
 def test_what_cannot_stand_side_by_side_says_why(world: UsageTables, tmp_path: Path) -> None:
+    misspelt = FLAT.replace("standard", "standart")
     for text, replaced, customers, words in (
-        (FLAT.replace("standard", "standart"), {}, (), "stands for no plan of today; did you mean 'standard'?"),
-        (FLAT, {"yan": "standard"}, (), "there is no plan 'yan'; did you mean 'yen'?"),
-        (FLAT, {"yen": "standart"}, (), "the file has no plan 'standart'; did you mean 'standard'?"),
-        (FLAT, {"yen": "standard"}, (), "plan 'standard' has no prices in JPY, which 1 customers pay in (bolt)"),
+        (misspelt, {}, (), "stands for no plan of today; there are standard, yen. Did you mean 'standard'?"),
+        (FLAT, {"yan": "standard"}, (), "there is no plan 'yan'. Did you mean 'yen'?"),
+        (FLAT, {"yen": "standart"}, (), "the file has no plan 'standart'. Did you mean 'standard'?"),
+        (FLAT, {"yen": "standard"}, (), "plan 'standard' has no prices in JPY, in which customers pay (1: bolt)"),
         (FLAT + "    period: quarter\n", {}, (), "is billed by quarter, calendar, plan 'standard' by month, calendar"),
-        (FLAT, {}, ("acne",), "there is no customer 'acne'; did you mean 'acme'?"),
+        (FLAT, {}, ("acne",), "there is no customer 'acne'. Did you mean 'acme'?"),
     ):
         with pytest.raises(RequestError) as caught:
             simulated(world, text, tmp_path, replaced=replaced, customers=customers)
