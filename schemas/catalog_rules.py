@@ -14,6 +14,7 @@ import msgspec
 
 from schemas.catalog import Customer
 from schemas.charge_rules import CHARGE_RULES, Rule, discount_scope_problems, negative, not_positive, repeats
+from schemas.corrections import CORRECTIONS
 from schemas.errors import EventRejectedError
 from schemas.meter import WINDOW_S, Aggregation, Filter, Meter, TimeUnit
 from schemas.period import YEAR_MAX, YEAR_MIN
@@ -61,6 +62,9 @@ def _day_problem(path: Path, day: dt.date) -> list[Problem]:
 
 
 def _meter_problems(path: Path, meter: Meter) -> Iterator[Problem]:
+    if meter.event_type in CORRECTIONS:
+        what = f"found {meter.event_type}, expected a type of your own: this one corrects other events"
+        yield Problem(path=(*path, "event_type"), what=what)
     if meter.aggregation is Aggregation.COUNT:
         if meter.value is not None:
             yield Problem(path=(*path, "value"), what=f"found {meter.value!r}, expected no value: count reads none")

@@ -21,7 +21,8 @@ _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "�
 def to_json(catalog: AppliedCatalog, query: UsageQuery, rows: Sequence[UsageRow]) -> bytes:
     """One document: the question as it was understood, and a row per line of the answer.
 
-    Quantities are strings, so that no reader rounds them; times carry the offset of the asked zone.
+    Quantities are strings, so that no reader rounds them; times carry the offset of the asked zone. `integral` is there
+    for `time_weighted` alone.
     """
     meter = catalog.meters[query.meter]
     document = {
@@ -83,6 +84,7 @@ def _json_row(query: UsageQuery, row: UsageRow) -> dict[str, Any]:
         "window_end": local_text(query, row.window_end),
         "dimensions": row.dimensions,
         "quantity": format_quantity(row.quantity),
+        **({} if row.integral is None else {"integral": format_quantity(row.integral)}),
         "events_count": row.events_count,
         "digest": f"{row.digest:032x}",
     }

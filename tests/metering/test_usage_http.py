@@ -67,6 +67,17 @@ def test_usage_of_this_month_until_now_is_answered_in_json(http: TestClient[Lite
     assert [(row["customer"], row["quantity"]) for row in body["rows"]] == [("acme", "5.1"), ("bolt", "7")]
 
 
+def test_a_balance_over_time_is_answered_with_its_exact_integral(http: TestClient[Litestar]) -> None:
+    """One thousand since the last day of the year, seven more for the last of three days less six hours."""
+    found = http.get("/v1/usage?meter=time_weighted&customer=bolt&from=2013-01-08&to=2013-01-11&window=day")
+
+    assert [(row["quantity"], row["integral"], row["events_count"]) for row in found.json()["rows"]] == [
+        ("24000", "86400000", 0),
+        ("24000", "86400000", 0),
+        ("24126", "86853600", 1),
+    ]
+
+
 def test_every_parameter_is_taken(http: TestClient[Litestar]) -> None:
     found = http.get(
         "/v1/usage",

@@ -5,16 +5,30 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.meter import Aggregation
-from schemas.rollup import DIGEST_MODULUS, EMPTY, LogMoment, RollupState, average, merge, quantity
+from schemas.meter import Aggregation, TimeUnit
+from schemas.quantity import EXACT
+from schemas.rollup import (
+    DIGEST_MODULUS,
+    EMPTY,
+    LogMoment,
+    RollupState,
+    average,
+    integral,
+    merge,
+    moment,
+    quantity,
+    time_weighted,
+)
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
+NEW_YEAR = datetime(2013, 1, 1, tzinfo=UTC)
 
 values = st.decimals(min_value=Decimal(-(10**18) + 1), max_value=Decimal(10**18 - 1), places=12)
 moments = st.builds(
@@ -66,8 +80,8 @@ def test_merging_does_not_mind_the_order(left: RollupState, right: RollupState) 
 @given(st.dictionaries(moments, values, min_size=1, max_size=8))
 def test_a_merged_state_says_what_its_events_say(events: dict[LogMoment, Decimal]) -> None:
     state = EMPTY
-    for moment, value in events.items():
-        state = merge(state, of_one(value, moment))
+    for at, value in events.items():
+        state = merge(state, of_one(value, at))
 
     assert quantity(Aggregation.COUNT, state, 0) == len(events)
     total = quantity(Aggregation.SUM, state, 0)
@@ -122,3 +136,58 @@ def test_nothing_has_a_count_and_a_sum_of_zero_and_no_other_quantity() -> None:
 
     none = dict.fromkeys(("min", "max", "avg", "latest", "time_weighted"))
     assert found == {"count": 0, "sum": 0, "unique_count": 0, **none}
+
+
+changes = st.lists(st.tuples(values, st.integers(0, 10**9)), max_size=8)
+
+
+def weighted(events: list[tuple[Decimal, int]], start_us: int, end_us: int) -> Decimal:
+    """The integral over a range of microseconds since 2013, by way of the state of the changes within it."""
+    state, balance = EMPTY, Decimal(0)
+    for value, at_us in events:
+        if at_us < start_us:
+            balance = EXACT.add(balance, value)
+        elif at_us < end_us:
+            time = NEW_YEAR + timedelta(microseconds=at_us)
+            state = merge(state, RollupState(events_count=1, value_sum=value, value_moment=moment(value, time)))
+    start, end = (NEW_YEAR + timedelta(microseconds=one) for one in (start_us, end_us))
+    return integral(balance, state, start, end)
+
+
+@given(changes, st.integers(0, 10**9), st.integers(1, 10**9))
+def test_an_integral_is_what_each_change_lasted(events: list[tuple[Decimal, int]], start_us: int, for_us: int) -> None:
+    end_us = start_us + for_us
+
+    plain = sum(Fraction(value) * max(0, end_us - max(at_us, start_us)) for value, at_us in events)
+
+    assert Fraction(weighted(events, start_us, end_us)) * 10**6 == plain
+
+
+@given(changes, st.lists(st.integers(0, 10**9), min_size=3, max_size=6, unique=True).map(sorted))
+def test_the_integrals_of_the_parts_of_a_range_add_up(events: list[tuple[Decimal, int]], edges: list[int]) -> None:
+    parts = [weighted(events, start, end) for start, end in pairwise(edges)]
+
+    total = Decimal(0)
+    for part in parts:
+        total = EXACT.add(total, part)
+    assert total == weighted(events, edges[0], edges[-1])
+
+
+@pytest.mark.parametrize(
+    ("unit_seconds", "unit", "expected"),
+    [
+        ("7200", TimeUnit.HOUR, "2"),
+        ("-5400", TimeUnit.HOUR, "-1.5"),
+        ("86400", TimeUnit.DAY, "1"),
+        ("1", TimeUnit.HOUR, "0.000277777778"),
+        ("-1", TimeUnit.HOUR, "-0.000277777778"),
+        ("0.0000000000005", TimeUnit.SECOND, "0"),
+        ("0.0000000000015", TimeUnit.SECOND, "0.000000000002"),
+        ("-0.0000000000005", TimeUnit.SECOND, "0"),
+        ("-0.0000000000015", TimeUnit.SECOND, "-0.000000000002"),
+        ("0.000000000000500001", TimeUnit.SECOND, "0.000000000001"),
+        ("90", TimeUnit.MINUTE, "1.5"),
+    ],
+)
+def test_an_integral_in_a_unit_of_time_is_rounded_half_even(unit_seconds: str, unit: TimeUnit, expected: str) -> None:
+    assert time_weighted(Decimal(unit_seconds), unit) == Decimal(expected)
