@@ -1,7 +1,7 @@
 """Accepted events until they are durable: the rows to write, and who they are.
 
 Tens of thousands of events wait for a flush. As Arrow columns they are a few buffers; as Python objects they would push
-everything else out of the processor's caches, which costs more than all the work that is done on an event.
+everything else out of the processor's caches.
 """
 
 from __future__ import annotations

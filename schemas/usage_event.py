@@ -178,7 +178,7 @@ def columns_of(events: Sequence[UsageEvent]) -> EventColumns:
 
 
 def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
-    """What `decode_event` makes of many records, for half the price; None when it would reject or correct any.
+    """What `decode_event` makes of many records, for less; None when it would reject or correct any.
 
     What makes it cheaper is that a look at all of a column tells that every text in it is good.
     """
