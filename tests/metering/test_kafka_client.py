@@ -88,6 +88,7 @@ def test_no_kafka_is_said_with_its_address_and_what_to_do(monkeypatch: pytest.Mo
 
 
 def test_connection_settings_are_handed_to_the_client_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("read by librdkafka alone")
     settings = Settings(
         kafka_servers="a:1,b:2",
         kafka_security_protocol="SASL_SSL",
