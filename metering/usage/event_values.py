@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -15,16 +16,16 @@ from metering.usage.bounds import RowsBound
 from metering.usage.question import NAMES_BYTES_MAX, Question, check_question, name_bytes
 from metering.usage.reading import check_stored, rows_of
 from metering.usage.statements import events_statement
-from metering.usage.tally import LoggedEvent, Measurer
+from metering.usage.tally import Measurer
 from metering.usage.windows import plan_windows
 from schemas.catalog import AppliedCatalog
 from schemas.errors import RequestError
 from schemas.meter import Aggregation
-from schemas.usage_event import TIME_MIN
+from schemas.usage_event import TIME_MIN, EventColumns, columns_of, decode_event, decode_events
 from schemas.usage_query import By, Cut, UsageQuery, Window
 from schemas.zone import zone_of
 
-_ONE: Final = Decimal(1)
+EVENTS_AT_A_TIME: Final = 5_000
 _NO_BOUND: Final = RowsBound(2**63)
 
 
@@ -102,18 +103,20 @@ def opening_balances(client: Client, catalog: AppliedCatalog, query: EventValues
 
 def _values(client: Client, question: Question) -> Iterator[EventValue]:
     measurer = Measurer(question)
-    for who, epoch, partition, offset, digest, raw in rows_of(
-        client, events_statement(question, everything=True, in_order=True)
-    ):
-        logged = LoggedEvent(
-            who=who, epoch=epoch, partition=partition, offset=offset, digest=int(digest), raw=raw.encode()
-        )
-        measured = measurer.measure(logged)
-        if measured is not None:
-            is_count = measured.version.meter.aggregation is Aggregation.COUNT
-            value = _ONE if is_count else measured.measurement.value
-            asked = measurer.group(logged, measured).asked
-            yield EventValue(who, asked, measured.event.time, value, logged.digest)
+    rows = rows_of(client, events_statement(question, everything=True, in_order=True))
+    while block := list(islice(rows, EVENTS_AT_A_TIME)):
+        events = _decoded([raw.encode() for *_, raw in block])
+        seen = measurer.values(events)
+        for row, (who, _, _, _, digest, _) in enumerate(block):
+            found = seen.get(row)
+            if found is not None:
+                dimensions, value = found
+                yield EventValue(who, dimensions, events.times[row], value, int(digest))
+
+
+def _decoded(raws: list[bytes]) -> EventColumns:
+    """The events of records that were accepted; corrections are decoded one by one."""
+    return decode_events(raws) or columns_of([decode_event(raw) for raw in raws])
 
 
 def _parts(query: EventValuesQuery) -> Iterator[UsageQuery]:

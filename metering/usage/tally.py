@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import repeat
 
 import msgspec
 
@@ -13,9 +14,10 @@ from schemas.errors import EventRejectedError, InvariantViolationError
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import ZERO, add
 from schemas.rollup import DIGEST_MODULUS, LogMoment, RollupState, moment, quantity
-from schemas.usage_event import UsageEvent, decode_event
+from schemas.usage_event import EventColumns, UsageEvent, decode_event
 from schemas.usage_query import UsageRow
 
+_ONE = Decimal(1)
 _UNVALUED = frozenset({Aggregation.COUNT, Aggregation.UNIQUE_COUNT})
 
 
@@ -143,6 +145,19 @@ class Measurer:
         if self._question.is_opening(window) and not changes_balance(version.meter):
             return None
         return Measured(event=event, version=version, measurement=measurement, window=window)
+
+    def values(self, events: EventColumns) -> dict[int, tuple[tuple[str, ...], Decimal]]:
+        """(asked dimensions, value) of each event that counts, by its row; the value is 1 where the meter takes none.
+
+        The same as `measure` of each, for questions without an opening window.
+        """
+        found: dict[int, tuple[tuple[str, ...], Decimal]] = {}
+        for seen in self._admission.measure(events, range(len(events.ids))).seen:
+            picks = self._picks[seen.version.version]
+            values = seen.values or repeat(_ONE)
+            for row, dimensions, value in zip(seen.rows, seen.dimensions, values, strict=False):
+                found[row] = tuple("" if at is None else dimensions[at] for at in picks), value
+        return found
 
     def group(self, logged: LoggedEvent, measured: Measured) -> Group:
         """The row the event belongs to. A dimension that its meter version does not have reads as ''."""

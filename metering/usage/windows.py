@@ -111,8 +111,12 @@ def from_us(moment_us: int) -> datetime:
 
 
 def _runs(edges: list[int]) -> tuple[Run, ...]:
-    """Windows of equal length as one run each. The first starts on its rollup window, the last may run over."""
-    starts_s = [edges[0] // _WINDOW_US * WINDOW_S, *(edge // _US for edge in edges[1:-1])]
+    """Windows of equal length as one run each. The first starts on its rollup window, the last may run over.
+
+    An edge between seconds, which only the one after an opening window can be, starts on the next second: the first
+    whole rollup window after it comes no sooner, and what starts before it belongs to the window before.
+    """
+    starts_s = [edges[0] // _WINDOW_US * WINDOW_S, *(-(-edge // _US) for edge in edges[1:-1])]
     runs: list[Run] = []
     for start_s, next_s in zip(starts_s, [*starts_s[1:], -(-edges[-1] // _US)], strict=True):
         if not runs or runs[-1].step_s != next_s - start_s:

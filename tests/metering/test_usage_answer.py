@@ -87,6 +87,24 @@ def test_each_aggregation_is_merged_over_windows_and_partitions(tables: UsageTab
     assert ask(tables, query(meter, "2013-01-01", "2013-02-01")) == [("acme", "2013-01-01T00:00", "", expected)]
 
 
+def test_a_balance_begins_at_the_very_microsecond_that_is_asked_for(tables: UsageTables) -> None:
+    """One since before, two more right after a start that lies between two seconds, and three in the window after."""
+    tables.fold(
+        [
+            MadeEvent(time=at("2013-01-05T08:15:00"), value="1", offset=0),
+            MadeEvent(time=at("2013-01-05T08:15:00.000002"), value="2", offset=1),
+            MadeEvent(time=at("2013-01-05T08:30:00"), value="3", offset=2),
+        ]
+    )
+    asked = query("time_weighted", "2013-01-05T08:15:00.000001", "2013-01-05T08:45:00")
+
+    ask(tables, asked)
+    [row] = answer(tables.client, CATALOG, asked)
+
+    assert row.events_count == 2
+    assert row.integral == Decimal("1799.999999") + 2 * Decimal("1799.999998") + 3 * 900
+
+
 def test_a_member_of_two_subjects_of_a_customer_counts_once_for_the_customer(tables: UsageTables) -> None:
     tables.fold(
         [
