@@ -48,10 +48,14 @@ def test_the_limits_named_are_those_of_the_code() -> None:
     assert set(re.findall("METERING_[A-Z_]+", EVENTS + INGEST)) <= settings
 
 
-def test_the_example_event_is_one() -> None:
-    [example] = re.findall(r"```json\n(.*?)```", EVENTS, re.DOTALL)
+def test_every_example_is_an_event_and_the_corrections_name_what_they_correct() -> None:
+    events = [decode_event(example.encode()) for example in re.findall(r"```json\n(.*?)```", EVENTS, re.DOTALL)]
 
-    assert decode_event(example.encode()).subject == "customer-7"
+    assert [(event.subject, event.id, event.corrects) for event in events] == [
+        ("customer-7", "r-1", None),
+        ("customer-7", "c-1", ("urn:shop:api", "r-1")),
+        ("customer-7", "c-2", ("urn:shop:api", "r-2")),
+    ]
 
 
 def test_the_kafka_example_writes_a_record_that_the_gateway_would_write_alike(
@@ -130,6 +134,7 @@ def test_the_client_example_runs(kafka_settings: Settings, running_gateway_of: A
         program = program.replace("http://127.0.0.1:18080", gateway.url)
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
-    [(_, _, key, value)] = log.records()
-    assert key == b"customer-7"
-    assert value.endswith(b'"data":{"bytes":1024,"cost":0.015}}')
+    recorded, voided = [(key, value) for _, _, key, value in log.records()]
+    assert recorded[0] == voided[0] == b"customer-7"
+    assert recorded[1].endswith(b'"data":{"bytes":1024,"cost":0.015}}')
+    assert decode_event(voided[1]).corrects == ("urn:shop:api", "r-0")
