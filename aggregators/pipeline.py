@@ -149,7 +149,8 @@ class Pipeline:
                 continue
             self._collect_durable()
             if isinstance(command, Assign):
-                command.answer.set_result(self._take_over(command))
+                if command.answer.set_running_or_notify_cancel():  # another rebalance may have made it needless
+                    command.answer.set_result(self._take_over(command))
             elif isinstance(command, Drain):
                 self._flush()
                 self._wait_written()

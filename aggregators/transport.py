@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer import fetcher
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Transport as FaustTransport
@@ -20,6 +20,7 @@ from faust.transport.drivers.aiokafka import ensure_aiokafka_TP
 from faust.types import TP, Message
 from faust.types.tuples import ConsumerMessage
 
+from aggregators.reading import Follows, Reading
 from aggregators.record_batch import RecordBatch
 
 log = structlog.get_logger(__name__)
@@ -47,24 +48,39 @@ class BatchConsumer(FaustConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.generation = 0
+        self.reading = Reading({})
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - overrides
-        """One message a fetched partition: its value is the RecordBatch, its offset the last of the batch."""
-        generation = self.generation
-        records, active = await self._wait_next_records(timeout)
-        if not records or self.should_stop:
-            return
-        for tp, fetched in records.items():
-            if not self.flow_active or generation != self.generation:
-                return
-            if fetched and (active is None or tp in active or tp in self._buffered_partitions):
-                yield tp, self._batch_message(tp, fetched, generation)
+        """One message a fetched partition: its value is the RecordBatch, its offset the last of the batch.
 
-    def _batch_message(self, tp: TP, fetched: list[Any], generation: int) -> ConsumerMessage:
+        What a rebalance, or the wait for one, did to a fetch under way shows in its offsets alone: a fetch that does
+        not go on where the last one ended is not handed over but asked for again.
+        """
+        records, _ = await self._wait_next_records(timeout)
+        for tp, fetched in (records or {}).items():
+            if self.should_stop or not self.flow_active:
+                return  # a rebalance is under way: it ends by seeking to where the ledger ends
+            if not fetched:
+                continue
+            start = self.reading.follow(tp.partition, fetched[0].offset, fetched[-1].offset)
+            if start.kind is Follows.READ_AGAIN:
+                log.info("reading again", partition=tp.partition, offset=start.offset, fetched=fetched[0].offset)
+                await self._seek_again(tp, start.offset)
+            elif start.kind is Follows.GOES_ON:
+                yield tp, self._batch_message(tp, fetched, start.offset)
+
+    async def _seek_again(self, tp: TP, offset: int) -> None:
+        try:
+            await self.seek_wait({tp: offset})
+        except IllegalStateError as error:
+            log.info("partition is gone meanwhile", partition=tp.partition, error=repr(error))
+
+    def _batch_message(self, tp: TP, fetched: list[Any], start: int) -> ConsumerMessage:
         batch = RecordBatch(
             topic=tp.topic,
             partition=tp.partition,
-            generation=generation,
+            generation=self.generation,
+            start=start,
             offsets=[record.offset for record in fetched],
             timestamps_ms=[record.timestamp for record in fetched],
             keys=[record.key for record in fetched],
@@ -91,6 +107,7 @@ class BatchConsumer(FaustConsumer):
         self.generation += 1
         offsets = await type(self).take_over(self.generation, tuple(tp.partition for tp in assigned))
         positions = {tp: offsets[tp.partition] for tp in assigned}
+        self.reading = Reading(offsets)
         await self.seek_wait(positions)
         return positions
 

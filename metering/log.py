@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -22,6 +22,16 @@ _SECRET_NAMES: Final = ("password", "secret", "token", "pepper", "api_key", "aut
 _LOUD_LIBRARIES: Final = ("aiokafka", "faust", "mode", "abc", "urllib3", "httpx", "httpcore", "clickhouse_connect")
 
 
+class _StandardError:
+    """Standard error as it is when a line is written: whoever replaces it later is followed."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(settings: Settings) -> None:
     """Set up structlog and the standard library's loggers once, at the start of a process."""
     if settings.log_level not in LEVELS:
@@ -29,6 +39,7 @@ def configure_logging(settings: Settings) -> None:
             f"{settings.log_level!r} is no log level", where="METERING_LOG_LEVEL", fix=f"Use one of {', '.join(LEVELS)}"
         )
     level = LEVELS[settings.log_level]
+    standard_error = cast("TextIO", _StandardError())
     renderer: Any = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(sort_keys=True)
     )
@@ -42,10 +53,10 @@ def configure_logging(settings: Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(standard_error),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=level, stream=standard_error, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in _LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.ERROR if level > logging.DEBUG else logging.INFO))
 

@@ -11,6 +11,7 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators.flush import STEPS
 from metering.config import Settings
+from schemas.errors import InvariantViolationError
 from tests.support.pipeline_rig import WAIT_S, Life, check, life
 from tests.support.plain_log import Made, expected, made_log
 
@@ -171,3 +172,22 @@ def _ledger(client: Client, epoch: str) -> list[tuple[int, ...]]:
         {"epoch": epoch},
     ).result_rows
     return [tuple(row) for row in rows]
+
+
+def test_a_batch_that_was_lost_on_its_way_ends_the_worker_and_is_read_again(
+    folded_settings: Settings, folded: Client, epoch: str
+) -> None:
+    log = [one for one in made_log(35, 90, prefix=epoch) if one.partition == 0]
+
+    with life(folded_settings, epoch) as first:
+        first.take_over(0)
+        first.put(log[:10])
+        first.put(log[20:30])
+        assert first.ended.wait(WAIT_S)
+        why = first.fatal.pop()
+    with life(folded_settings, epoch) as following:
+        following.run(log)
+
+    assert isinstance(why, InvariantViolationError)
+    assert "lost on its way" in str(why)
+    check(folded, epoch, expected(log))

@@ -140,6 +140,7 @@ def batch_of(records: Sequence[Made], generation: int) -> RecordBatch:
         topic=TOPIC,
         partition=records[0].partition,
         generation=generation,
+        start=records[0].offset,
         offsets=[one.offset for one in records],
         timestamps_ms=[one.logged_at_ms for one in records],
         keys=[one.key for one in records],
