@@ -6,6 +6,7 @@ PINNED := $(VENV)/.pinned
 INSTALLED := $(VENV)/.installed
 CHECKERS := .checkers
 CHECKERS_INSTALLED := $(CHECKERS)/.installed
+TEST_PROCESSES ?= 3
 STRIPE_MOCK := tests/support/stripe_mock
 PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --no-build-isolation
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
@@ -47,8 +48,9 @@ $(CHECKERS_INSTALLED): requirements-build.txt requirements-checkers.txt $(STRIPE
 demo: $(INSTALLED) ## a year of real events through the whole pipeline, to verified line items
 	$(BIN)/python -m examples.flights
 
+# Much of the suite waits for processes, so three at a time suit two cores; each has engines of its own.
 test: $(INSTALLED) $(CHECKERS_INSTALLED) ## the whole test suite, against the embedded engines
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED) ## every fault with 100,000 events and 20 seeds; takes hours
 	FAULTS_EVENTS=100000 FAULTS_SEEDS=20 $(BIN)/pytest --timeout 3600 tests/faults

@@ -113,7 +113,8 @@ def _count_events(
         on_event(count)
         if stored.place in later:
             continue
-        event = _checked(stored, found)
+        digest = event_digest(stored.raw)
+        event = _checked(stored, digest, found)
         if event is not None:
             missing = corrections.missing(event)
             if missing is not None:
@@ -124,7 +125,7 @@ def _count_events(
                     epoch=stored.epoch,
                     partition=stored.partition,
                     offset=stored.offset,
-                    digest=event_digest(stored.raw),
+                    digest=digest,
                 )
             )
     return count
@@ -140,21 +141,24 @@ def _later_places(repeated: Sequence[Repeat], found: _Differences) -> set[tuple[
     return {place for one in repeated for place in one.places[1:]}
 
 
-def _checked(stored: StoredEvent, found: _Differences) -> UsageEvent | None:
-    """The event that the row's bytes say; its columns and its digest must say the same."""
-    name = f"event {stored.subject} / {stored.source} / {stored.id} ({_place_text(stored.place)})"
-    if event_digest(stored.raw) != stored.digest:
-        found.add(f"{name}: its stored digest is not that of its bytes")
+def _checked(stored: StoredEvent, digest: int, found: _Differences) -> UsageEvent | None:
+    """The event that the row's bytes say; its columns and the `digest` of its bytes must say the same."""
+    if digest != stored.digest:
+        found.add(f"{_event_name(stored)}: its stored digest is not that of its bytes")
     try:
         event = decode_event(stored.raw)
     except EventRejectedError as error:
-        found.add(f"{name}: its bytes are no valid event ({error})")
+        found.add(f"{_event_name(stored)}: its bytes are no valid event ({error})")
         return None
     for column in ("subject", "source", "id", "type", "time"):
         stands, says = getattr(stored, column), getattr(event, column)
         if stands != says:
-            found.add(f"{name}: {column} is {stands!s} in the table but {says!s} in its bytes")
+            found.add(f"{_event_name(stored)}: {column} is {stands!s} in the table but {says!s} in its bytes")
     return event
+
+
+def _event_name(stored: StoredEvent) -> str:
+    return f"event {stored.subject} / {stored.source} / {stored.id} ({_place_text(stored.place)})"
 
 
 def _compare_ledger(client: Client, run: Run, found: _Differences) -> None:

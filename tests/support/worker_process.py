@@ -27,7 +27,7 @@ from metering.migrate import migrate
 from schemas.topics import DEAD_LETTERS, USAGE_EVENTS
 from tests.support.plain_log import CATALOG, Made
 
-WAIT_S = 90.0
+WAIT_S = 180.0
 EXIT_WAIT_S = 60.0
 ROOT = Path(__file__).parents[2]
 
