@@ -26,6 +26,7 @@ from schemas.usage_event import UsageEvent
 from schemas.usage_query import Cut, UsageQuery, UsageRow, Window
 from schemas.zone import zone_of
 
+_TOTALLED: Final = frozenset({Aggregation.SUM, Aggregation.AVG})
 _MICROSECOND: Final = timedelta(microseconds=1)
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,9 +54,9 @@ class _Value(msgspec.Struct, frozen=True, gc=False, order=True):
 
 
 class _Tally:
-    """What was seen for one line, or one window of it. Grows with the members of unique_count, and with kept events."""
+    """What was seen for one line, or one window of it. Grows with the members of unique_count."""
 
-    __slots__ = ("aggregation", "count", "digest", "greatest", "kept", "latest", "least", "members", "total")
+    __slots__ = ("aggregation", "count", "digest", "greatest", "latest", "least", "members", "total")
 
     def __init__(self, aggregation: Aggregation) -> None:
         self.aggregation = aggregation
@@ -66,19 +67,20 @@ class _Tally:
         self.greatest: Decimal | None = None
         self.latest: _Value | None = None
         self.members: set[str] = set()
-        self.kept: list[_Value] = []
 
     def add(self, one: Recounted, measured: Measurement) -> None:
         self.count += 1
         self.digest = (self.digest + one.digest) % DIGEST_MODULUS
-        if self.aggregation is Aggregation.UNIQUE_COUNT:
+        aggregation, value = self.aggregation, measured.value
+        if aggregation is Aggregation.UNIQUE_COUNT:
             self.members.add(measured.member)
-            return
-        value = measured.value
-        self.total = add(self.total, value)
-        self.least = value if self.least is None else min(self.least, value)
-        self.greatest = value if self.greatest is None else max(self.greatest, value)
-        if self.latest is None or one.order > self.latest.at:
+        elif aggregation in _TOTALLED:
+            self.total = add(self.total, value)
+        elif aggregation is Aggregation.MIN:
+            self.least = value if self.least is None else min(self.least, value)
+        elif aggregation is Aggregation.MAX:
+            self.greatest = value if self.greatest is None else max(self.greatest, value)
+        elif aggregation is Aggregation.LATEST and (self.latest is None or one.order > self.latest.at):
             self.latest = _Value(one.order, value, one.digest)
 
     def quantity(self) -> Decimal:
@@ -94,15 +96,49 @@ class _Tally:
         return found[self.aggregation] or ZERO
 
 
+class _Answer:
+    """What one question about one customer has come to so far: tallies by dimensions and window, or kept values."""
+
+    __slots__ = ("edges", "is_kept", "is_stock", "reading", "tallies", "values")
+
+    def __init__(self, reading: Reading, edges: tuple[int, ...] | None, *, is_stock: bool) -> None:
+        self.reading = reading
+        self.edges = edges
+        self.is_stock = is_stock
+        self.is_kept = is_stock or reading.ask is Ask.EVENTS
+        self.tallies: dict[tuple[tuple[str, ...], int], _Tally] = {}
+        self.values: dict[tuple[str, ...], list[_Value]] = {}
+
+    def add(self, one: Recounted, meter: Meter, measured: Measurement) -> None:
+        """Count an event if it lies in the time that is asked about, or before it where it changes a balance."""
+        reading, time = self.reading, one.event.time
+        is_before = time < reading.start
+        if time >= reading.end or (is_before and not (self.is_stock and changes_balance(meter))):
+            return
+        dimensions: tuple[str, ...] = ()
+        if reading.group_by:
+            named = dict(zip(sorted(meter.group_by), measured.dimensions, strict=True))
+            dimensions = tuple([named.get(name, "") for name in reading.group_by])
+        if self.is_kept:
+            self.values.setdefault(dimensions, []).append(_Value(one.order, measured.value, one.digest))
+            return
+        place = (dimensions, 0 if self.edges is None else bisect_right(self.edges, to_us(time)) - 1)
+        tally = self.tallies.get(place)
+        if tally is None:
+            tally = self.tallies[place] = _Tally(meter.aggregation)
+        tally.add(one, measured)
+
+
 class _OfCatalog:
     """What one catalog version has to do with an event: who owns it, and which meters measure it."""
 
     def __init__(self, catalog: AppliedCatalog, asked: Mapping[Reading, Sequence[str]]) -> None:
         self.catalog = catalog
-        self.asked: dict[tuple[str, str], dict[Reading, None]] = {}
+        self.asked: dict[tuple[str, str], list[Reading]] = {}
         for reading, customers in asked.items():
             for customer in customers:
-                self.asked.setdefault((customer, reading.meter), {})[reading] = None
+                self.asked.setdefault((customer, reading.meter), []).append(reading)
+        self.answers: dict[tuple[str, str], list[_Answer]] = {}
         self.versions: dict[str, list[MeterVersion]] = {}
         for name in sorted({reading.meter for reading in asked}):
             for version in catalog.versions_of(name):
@@ -112,23 +148,23 @@ class _OfCatalog:
             for event_type, versions in self.versions.items()
         }
 
-    def measured(self, event: UsageEvent) -> Iterator[tuple[str, Meter, Measurement, Iterable[Reading]]]:
-        """(customer, meter, measurement, questions about it); a value that cannot be read counts for nobody."""
+    def measured(self, event: UsageEvent) -> Iterator[tuple[tuple[str, str], Meter, Measurement]]:
+        """(customer and meter, the meter, its measurement); a value that cannot be read counts for nobody."""
         versions = self.versions.get(event.type)
         customer = self.catalog.customer_of(event.subject)
         if versions is None or customer is None:
             return
         fields = self._readers[event.type].read(event)
         for version in versions:
-            asked = self.asked.get((customer.id, version.meter.name))
-            if asked is None or not _in_force(version, event.time):
+            whose = (customer.id, version.meter.name)
+            if whose not in self.asked or not _in_force(version, event.time):
                 continue
             try:
                 measured = measure(version.meter, fields)
             except EventRejectedError:
                 continue
             if measured is not None:
-                yield customer.id, version.meter, measured, asked
+                yield whose, version.meter, measured
 
 
 class Recount:
@@ -138,17 +174,15 @@ class Recount:
         of_version: dict[int, dict[Reading, Sequence[str]]] = {}
         for reading, customers in asked.items():
             of_version.setdefault(reading.catalog_version, {})[reading] = customers
-        self._catalogs = [_OfCatalog(load(version), some) for version, some in sorted(of_version.items())]
+        self._catalogs = {version: _OfCatalog(load(version), some) for version, some in sorted(of_version.items())}
         self._edges = {one: _edges(one) for one in asked if one.ask in (Ask.HOUR, Ask.DAY)}
         self._stocks = {one for one in asked if is_stock(load(one.catalog_version).meters[one.meter])}
-        self._tallies: dict[tuple[str, Reading], dict[tuple[tuple[str, ...], int], _Tally]] = {}
-        self._values: dict[tuple[str, Reading], dict[tuple[str, ...], list[_Value]]] = {}
         self._asked = asked
 
     @property
     def event_types(self) -> tuple[str, ...]:
         """The types that any of the questions is about."""
-        return tuple(sorted({name for one in self._catalogs for name in one.versions}))
+        return tuple(sorted({name for one in self._catalogs.values() for name in one.versions}))
 
     @property
     def span(self) -> tuple[datetime, datetime] | None:
@@ -160,23 +194,21 @@ class Recount:
 
     def add(self, one: Recounted) -> None:
         """Count an event wherever it belongs."""
-        time = one.event.time
-        for of_catalog in self._catalogs:
-            for customer, meter, measured, asked in of_catalog.measured(one.event):
-                values = dict(zip(sorted(meter.group_by), measured.dimensions, strict=True))
-                for reading in asked:
-                    is_before = time < reading.start and reading in self._stocks and changes_balance(meter)
-                    if time >= reading.end or (time < reading.start and not is_before):
-                        continue
-                    dimensions = tuple([values.get(name, "") for name in reading.group_by])
-                    if reading.ask is Ask.EVENTS or reading in self._stocks:
-                        kept = self._values.setdefault((customer, reading), {}).setdefault(dimensions, [])
-                        kept.append(_Value(one.order, measured.value, one.digest))
-                    if reading.ask is not Ask.EVENTS and reading not in self._stocks:
-                        edges = self._edges.get(reading)
-                        window = 0 if edges is None else bisect_right(edges, to_us(time)) - 1
-                        tallies = self._tallies.setdefault((customer, reading), {})
-                        tallies.setdefault((dimensions, window), _Tally(meter.aggregation)).add(one, measured)
+        for of_catalog in self._catalogs.values():
+            for whose, meter, measured in of_catalog.measured(one.event):
+                answers = of_catalog.answers.get(whose)
+                if answers is None:
+                    answers = of_catalog.answers[whose] = [self._begin(each) for each in of_catalog.asked[whose]]
+                for answer in answers:
+                    answer.add(one, meter, measured)
+
+    def _begin(self, reading: Reading) -> _Answer:
+        return _Answer(reading, self._edges.get(reading), is_stock=reading in self._stocks)
+
+    def _answer(self, customer: str, reading: Reading) -> _Answer:
+        """What a question has come to; an empty one when the customer has no event for it."""
+        answers = self._catalogs[reading.catalog_version].answers.get((customer, reading.meter), ())
+        return next((one for one in answers if one.reading == reading), None) or self._begin(reading)
 
     def usage(self, catalog: AppliedCatalog, query: UsageQuery) -> Sequence[UsageRow]:
         """The rows for one of the questions."""
@@ -197,7 +229,7 @@ class Recount:
         edges = self._edges.get(reading)
         rows: list[UsageRow] = []
         for customer in query.customers or ():
-            tallies = self._tallies.get((customer, reading), {})
+            tallies = self._answer(customer, reading).tallies
             for dimensions, window in sorted(tallies):
                 tally = tallies[dimensions, window]
                 rows.append(
@@ -218,7 +250,7 @@ class Recount:
         if reading not in self._asked or catalog.version != reading.catalog_version or not cut.positions:
             raise LookupError(f"nobody asked for {reading}")
         for customer in customers:
-            for dimensions, values in sorted(self._values.get((customer, reading), {}).items()):
+            for dimensions, values in sorted(self._answer(customer, reading).values.items()):
                 opening = ZERO
                 for one in values:
                     if one.at[0] < reading.start:
@@ -231,7 +263,7 @@ class Recount:
 
     def _stock_rows(self, customer: str, reading: Reading, unit: TimeUnit) -> Iterator[UsageRow]:
         """The integral of each balance: every change counts from its instant, or from the start, to the end."""
-        for dimensions, values in sorted(self._values.get((customer, reading), {}).items()):
+        for dimensions, values in sorted(self._answer(customer, reading).values.items()):
             inside = [one for one in values if one.at[0] >= reading.start]
             opening = unit_seconds = ZERO
             for one in values:
