@@ -32,9 +32,6 @@ WHERE subject IN {{subjects:Array(String)}}
     AND ((subject, source, id) IN {{identities:Array(Tuple(String, String, String))}}
         OR (subject, correction_source, correction_id) IN {{identities:Array(Tuple(String, String, String))}})
 """
-_OF: Final = f"""{_LINK}
-WHERE (subject, source, id) IN {{identities:Array(Tuple(String, String, String))}}
-"""
 _EVENTS: Final = """
 SELECT subject, source, id, type, time, epoch, partition, offset
 FROM events FINAL WHERE (subject, source, id) IN {identities:Array(Tuple(String, String, String))}
@@ -90,11 +87,6 @@ def facts_about(client: Client, identities: Iterable[Identity]) -> list[TakenRow
         reached = {one for row in found.values() for one in (row.link.taken, row.link.by.identity)}
         waiting = sorted(reached - known)
     return list(found.values())
-
-
-def taken_rows(client: Client, identities: Iterable[Identity]) -> list[TakenRow]:
-    """The rows of `corrections` that take any of the identities out."""
-    return list(_rows(client, _OF, sorted(set(identities))))
 
 
 def events_named(client: Client, identities: Iterable[Identity]) -> dict[Identity, list[StoredEvent]]:

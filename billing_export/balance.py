@@ -23,7 +23,6 @@ from schemas.errors import InvariantViolationError
 from schemas.quantity import ZERO
 
 _INSTANT: Final = dt.timedelta(microseconds=1)
-_MICROSECONDS: Final = 1_000_000
 
 UNIT_SECONDS: Final = {TimeUnit.SECOND: 1, TimeUnit.MINUTE: 60, TimeUnit.HOUR: 3_600, TimeUnit.DAY: 86_400}
 """Seconds of each time unit that has a fixed length; a day has 24 hours here, whatever the clock did."""

@@ -22,6 +22,8 @@ from billing_export.parallel import in_order, without_collector, workers_for
 from billing_export.prepare import due, not_billed_again, prepare
 from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
 from billing_export.run import Run, RunKind, RunState
+from metering import audit_log
+from metering.audit_log import Action
 from metering.clock import Clock
 from schemas.errors import InvariantViolationError, RunError
 from schemas.line_item import LineItem
@@ -174,8 +176,22 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
             run, state=RunState.CLOSED, at=self.clock.now(), lines_count=count, lines_digest=digest.hexdigest()
         )
         held = runs.freeze(self.client, frozen)
+        self._note(held)
         self.on_step("frozen")
         return held
+
+    def _note(self, run: Run) -> None:
+        """Write into the audit log that the run is frozen; two who froze it at once make one entry."""
+        detail = {
+            "kind": run.kind.value,
+            "customers": len(run.customers) or "all",
+            "forced": run.forced,
+            "claimed_by": run.claimed_by,
+            "catalog_version": run.catalog_version,
+            "lines": run.lines_count,
+            "lines_digest": run.lines_digest,
+        }
+        audit_log.record(self.client, Action.RUN_CLOSED, run.id, detail, clock=self.clock, by=self.closed_by, at=run.at)
 
     def _rows(self, assembly: Assembly) -> Iterator[list[Row]]:
         """The rows of each part, by several processes where it is worth it and connections of their own can be had."""

@@ -31,10 +31,10 @@ from billing_export.explain_records import (
     sum_of,
 )
 from billing_export.explain_steps import promise_rating, rating_of
-from billing_export.explain_stock import StockSoFar
+from billing_export.explain_stock import BalanceShown, StockSoFar, balance_shown
 from billing_export.lines import local_text
-from billing_export.money import format_amount
-from billing_export.readings import Answers, UsageReader, by_customers
+from billing_export.money import as_quantity, format_amount
+from billing_export.readings import Answers, Reading, UsageReader, by_customers
 from billing_export.run import Run
 from billing_export.stocks import is_stock
 from metering.usage.event_values import EventValuesQuery, opening_balances
@@ -104,6 +104,7 @@ class Explainer:
             ),
             notes=(*_notes(line, is_called_for=rating is not None), *based.notes),
             meter=None if place is None else self._measured(place, window),
+            amounts=None if place is None else self._amounts(place, window),
             rating=rating,
             based_on=based.bases,
             reductions=tuple(relation_of(one) for one in reductions),
@@ -112,21 +113,28 @@ class Explainer:
             recomputed=recomputed(line, self._assembly.lines(self._part, self._answers)),
         )
 
-    def events(self, *, page: int, page_size: int) -> EventPage:
-        """A page of the events behind the line, counted from 1.
+    def events(self, *, page: int, page_size: int, of_amounts: bool = False) -> EventPage:
+        """A page of the events behind the line, counted from 1; or of those that say what a dynamic charge costs.
 
         For a line that corrects another these are the events of the whole, as of this run's cut.
         Raises RequestError for a line that has none.
         """
         place = self.place()
         needs = None if place is None else place.priceable.needs
-        query = None if place is None or needs is None else self.query_of(place, Window(needs.usage.ask.value))
-        if place is None or query is None:
+        if place is None or needs is None:
             raise RequestError(
                 f"line {self.line.id} is a {self.line.kind.value.replace('_', ' ')} line, which has no events",
                 where="--events",
                 fix="Look at the lines it follows from, without --events",
             )
+        asked = needs.amounts if of_amounts else needs.usage
+        if asked is None:
+            raise RequestError(
+                f"line {self.line.id} is not of a dynamic charge: its events say no amounts",
+                where="--amounts",
+                fix="List the events of its quantity with --events",
+            )
+        query = self.query_of(asked, Window(asked.ask.value))
         segment, meter = place.priceable.segment, place.catalog.meters[query.meter]
         counting: Callable[[Question], Counting] = Tallied
         opening: Decimal | None = None
@@ -160,50 +168,73 @@ class Explainer:
         found = opening_balances(self._client, catalog, asked)
         return next((one.balance for one in found if one.dimensions == values), ZERO)
 
-    def query_of(self, place: Place, window: Window) -> UsageQuery | None:
-        """What was asked of the usage for a line; None for one without a meter."""
-        needs = place.priceable.needs
-        if needs is None:
-            return None
+    def query_of(self, asked: Reading, window: Window) -> UsageQuery:
+        """What was asked of the usage for a line, by `window`."""
         return UsageQuery(
-            meter=needs.usage.meter,
-            start=needs.usage.start,
-            end=needs.usage.end,
+            meter=asked.meter,
+            start=asked.start,
+            end=asked.end,
             window=window,
             timezone=self.line.timezone,
             by=By.CUSTOMER,
             customers=(self.line.customer,),
-            group_by=needs.usage.group_by,
+            group_by=asked.group_by,
             cut=self.run.cut,
         )
 
     def _measured(self, place: Place, window: Window) -> Measured | None:
-        query = self.query_of(place, window)
-        if query is None:
+        needs = place.priceable.needs
+        if needs is None:
             return None
-        meter = place.catalog.meters[query.meter]
-        rows = [one for one in self._read_usage.usage(place.catalog, query) if one.dimensions == self.line.dimensions]
+        segment, meter = place.priceable.segment, place.catalog.meters[needs.usage.meter]
+        charge, balance = segment.charge, None
+        if is_stock(meter) and not isinstance(charge, FlatCharge):
+            balance = balance_shown(segment, charge, meter)
+        return self._windows(place.catalog, needs.usage, window, place.priced.measure.quantity, balance)
+
+    def _amounts(self, place: Place, window: Window) -> Measured | None:
+        needs = place.priceable.needs
+        if needs is None or needs.amounts is None:
+            return None
+        return self._windows(place.catalog, needs.amounts, window, as_quantity(place.priced.usage.amount or ZERO))
+
+    def _windows(
+        self,
+        catalog: AppliedCatalog,
+        asked: Reading,
+        window: Window,
+        total: Decimal,
+        balance: BalanceShown | None = None,
+    ) -> Measured:
+        """What a meter says of the line, by `window`."""
+        query = self.query_of(asked, window)
+        meter = catalog.meters[query.meter]
+        rows = [one for one in self._read_usage.usage(catalog, query) if one.dimensions == self.line.dimensions]
         return Measured(
             name=meter.name,
             unit=meter.unit,
-            versions=_in_force(place.catalog.versions_of(meter.name), query.start, query.end),
+            versions=_in_force(catalog.versions_of(meter.name), query.start, query.end),
             dimensions=self.line.dimensions,
             start=query.start,
             end=query.end,
             timezone=query.timezone,
-            catalog_version=place.catalog.version,
+            catalog_version=catalog.version,
             window=window.value,
             windows=tuple(
                 WindowSum(
                     start=one.window_start,
                     end=one.window_end,
                     local=local_text(one.window_start, query.timezone),
-                    quantity=format_quantity(one.quantity),
+                    quantity=format_quantity(
+                        one.quantity if balance is None else balance.quantity(one.integral or ZERO)
+                    ),
                     events_count=one.events_count,
                 )
                 for one in rows
             ),
-            quantity=format_quantity(place.priced.measure.quantity),
+            quantity=format_quantity(total),
+            time_unit="" if balance is None else balance.time_unit,
+            note="" if balance is None else balance.note,
         )
 
 

@@ -39,7 +39,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """The meter a line was counted with: its versions in force within [start, end), and the sums by window.
 
     `dimensions` choose the line's part of it. Windows of a sum or a count add up to `quantity`; of a maximum, a latest
-    value or unique members they need not. `catalog_version` is the one whose meters and subjects count.
+    value or unique members they need not. Those of a balance are `unit` times `time_unit`, and `note` says what of
+    it is counted. `catalog_version` is the one whose meters and subjects count.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     window: str
     windows: tuple[WindowSum, ...]
     quantity: str
+    time_unit: str = ""
+    note: str = ""
 
 
 class RolledOver(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +126,7 @@ class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """How a line came about. `notes` are sentences; `chain` is every line of its chain of corrections, oldest first.
 
+    `amounts` is the meter that adds up what the events of a dynamic charge say they cost, before its factor.
     `reductions` are the discounts and credits that reduce it, and `net_amount` what they leave.
     """
 
@@ -130,6 +134,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     run: FromRun
     notes: tuple[str, ...]
     meter: Measured | None
+    amounts: Measured | None
     rating: Rating | None
     based_on: tuple[Basis, ...]
     reductions: tuple[Relation, ...]

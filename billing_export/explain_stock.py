@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
+
 from billing_export.balance import UNIT_SECONDS
 from billing_export.money import as_quantity
 from billing_export.segments import Segment
@@ -17,6 +19,36 @@ from schemas.quantity import ZERO, add
 from schemas.zone import zone_of
 
 _INSTANT = timedelta(microseconds=1)
+
+
+class BalanceShown(msgspec.Struct, frozen=True, kw_only=True):
+    """How the windows of a balance are shown: over time, in `time_unit`, and in a sentence what the charge counts."""
+
+    seconds: Fraction
+    time_unit: str
+    note: str
+
+    def quantity(self, integral: Decimal) -> Decimal:
+        """An integral in unit-seconds, in this unit."""
+        return as_quantity(Fraction(integral) / self.seconds)
+
+
+def balance_shown(segment: Segment, charge: MeteredCharge, meter: Meter) -> BalanceShown:
+    """Windows in the unit that the charge counts in, so that they add up; in days where it counts highest balances."""
+    if charge.proration is not Proration.SECOND:
+        counted = "of each local day for the whole day" if charge.proration is Proration.DAY else "of all the time"
+        return BalanceShown(
+            seconds=Fraction(UNIT_SECONDS[TimeUnit.DAY]),
+            time_unit=TimeUnit.DAY.value,
+            note=f"Windows show the balance over time; what counts is the highest balance {counted}.",
+        )
+    unit, period = unit_of(charge, meter), segment.last.period
+    whole = Fraction((period.end - period.start) // _INSTANT, 1_000_000)
+    return BalanceShown(
+        seconds=whole if unit is TimeUnit.PERIOD else Fraction(UNIT_SECONDS[unit]),
+        time_unit=unit.value,
+        note="Windows show the balance over time, and together they are the quantity.",
+    )
 
 
 class StockSoFar:

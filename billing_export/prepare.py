@@ -15,7 +15,7 @@ from billing_export.catalogs import Catalogs
 from billing_export.cut import ledger_cut
 from billing_export.earlier_lines import customers_billed, last_labels
 from billing_export.readings import UsageReader
-from billing_export.run import Run, RunKind, RunState, run_id
+from billing_export.run import Run, RunKind, next_run
 from billing_export.scope import Term, billed_before, check_customers, due_labels, has_later_bill, terms
 from metering import catalog_store
 from schemas.catalog import AppliedCatalog
@@ -45,18 +45,14 @@ def prepare(
     parse_label(label)
     catalog = _newest(client, where=f"period {label}")
     check_customers(catalog, customers)
-    run = Run(
-        id=run_id(label, 1 + sum(one.period == label for one in log)),
-        sequence=1 + max((one.sequence for one in log), default=0),
-        period=label,
-        number=1 + sum(one.period == label for one in log),
-        kind=kind,
-        customers=customers,
-        state=RunState.CLOSING,
+    run = next_run(
+        log,
+        label,
         at=now,
         cut=_cut(client, log),
         catalog_version=catalog.version,
-        forced=False,
+        kind=kind,
+        customers=customers,
         claimed_by=closed_by,
         code_version=code_version,
     )

@@ -21,7 +21,7 @@ from billing_export.cut import ledger_cut
 from billing_export.money import format_amount
 from billing_export.projection import ended, projected, until
 from billing_export.readings import Ask, Reading, UsageReader, Used, read_answers
-from billing_export.run import Run, RunState, run_id
+from billing_export.run import Run, next_run
 from billing_export.scope import terms, terms_of
 from billing_export.stocks import is_stock
 from billing_export.suggest import fix_for
@@ -137,20 +137,7 @@ def _preview(
 ) -> Preview:
     catalogs = Catalogs(client)
     of_period = [one for one in log if one.period == label]
-    run = Run(
-        id=run_id(label, 1 + len(of_period)),
-        sequence=1 + max((one.sequence for one in log), default=0),
-        period=label,
-        number=1 + len(of_period),
-        customers=(customer,),
-        state=RunState.CLOSING,
-        at=now,
-        cut=ledger_cut(client),
-        catalog_version=catalog.version,
-        forced=False,
-        claimed_by="",
-        code_version="",
-    )
+    run = next_run(log, label, at=now, cut=ledger_cut(client), catalog_version=catalog.version, customers=(customer,))
     _check_terms(catalog, run, of_period, catalogs, now)
     assembly = Assembly(client, run, catalogs)
     part = assembly.part(0)

@@ -79,11 +79,12 @@ def _dynamic(charge: DynamicCharge, used: Billable[N], number: Convert[N]) -> Pr
     """What the events say, and of it the part of the units that is left; without units nothing."""
     zero = number(ZERO)
     if not used.quantity or not used.quantity_before or used.amount is None:
-        return Priced(zero, None, (Note("amounts of the events", used.quantity, zero),))
+        return Priced(zero, None, (Note("amounts of the events, without units", used.quantity, zero),))
     amount = used.amount * number(charge.amount_factor)
     if used.quantity != used.quantity_before:
         amount = amount * used.quantity / used.quantity_before
-    return Priced(amount, None, (Note("amounts of the events", used.quantity, amount),))
+    numbers = (charge.amount_factor,)
+    return Priced(amount, None, (Note("amounts of the events times {}", used.quantity, amount, numbers=numbers),))
 
 
 def _graduated(tiers: Sequence[Tier], used: Billable[N], number: Convert[N], *, flat_at_zero: bool) -> Priced[N]:

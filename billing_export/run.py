@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -60,3 +61,34 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def run_id(period: str, number: int = 1) -> str:
     """The id of a period's run: `2013-01.1`. Runs of one period are numbered from 1."""
     return f"{period}.{number}"
+
+
+def next_run(
+    log: Sequence[Run],
+    label: str,
+    *,
+    at: datetime,
+    cut: Cut,
+    catalog_version: int,
+    kind: RunKind = RunKind.BILL,
+    customers: tuple[str, ...] = (),
+    claimed_by: str = "",
+    code_version: str = "",
+) -> Run:
+    """The run of a period that would come after those of `log`; nobody has claimed it yet, and perhaps nobody will."""
+    number = 1 + sum(one.period == label for one in log)
+    return Run(
+        id=run_id(label, number),
+        sequence=1 + max((one.sequence for one in log), default=0),
+        period=label,
+        number=number,
+        kind=kind,
+        customers=customers,
+        state=RunState.CLOSING,
+        at=at,
+        cut=cut,
+        catalog_version=catalog_version,
+        forced=False,
+        claimed_by=claimed_by,
+        code_version=code_version,
+    )

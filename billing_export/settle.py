@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from billing_export.credits import CreditableLine, Draw, GrantBalance, draw
 from billing_export.lines import Made, Measure, Owner, made
+from billing_export.money import round_amount
 from billing_export.run import Run
 from schemas.catalog import Customer
 from schemas.line_item import LineItem, LineKind
@@ -130,7 +131,8 @@ def _forward(run: Run, owner: Owner, kind: LineKind, amount: Decimal) -> Made:
         measure=Measure(quantity=Decimal(1), dimensions={"currency": owner.currency}),
         reference=run.id,
         exact=amount,
-        amount=amount,
+        # The amount is whole minor units already; the database gives it without its trailing zeros.
+        amount=round_amount(amount, owner.currency),
     )
 
 

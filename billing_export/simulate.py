@@ -23,7 +23,7 @@ from billing_export.cut import ledger_cut
 from billing_export.lines import Made
 from billing_export.money import format_amount, round_amount
 from billing_export.readings import CUSTOMERS_AT_A_TIME, Answers, Reading, UsageReader, Used, by_customers, read_answers
-from billing_export.run import Run, RunKind, RunState, run_id
+from billing_export.run import Run, RunKind, next_run
 from billing_export.scope import Term, billed_before, terms, terms_of
 from billing_export.simulate_plans import check_prices, simulated_catalog
 from billing_export.simulate_records import CustomerSides, Side, SimulatedTotal, Simulation
@@ -132,7 +132,8 @@ def _bases(
     billed = billed_before(sys.maxsize, log, catalogs.load)
     left = [one for one in terms(newest, label, customers) if one.subscription.id not in billed]
     if left:
-        found.append(_Basis(run=_present(client, newest, label, now), catalog=newest, terms=tuple(left)))
+        present = next_run((), label, at=now, cut=ledger_cut(client), catalog_version=newest.version)
+        found.append(_Basis(run=present, catalog=newest, terms=tuple(left)))
     if not found:
         whose = f" of {', '.join(customers)}" if customers else ""
         raise RunError(
@@ -143,23 +144,6 @@ def _bases(
     if all(term.period.start > now for basis in found for term in basis.terms):
         raise RunError("it has not begun", where=f"period {label}", fix="Name a period that has usage")
     return found
-
-
-def _present(client: Client, catalog: AppliedCatalog, label: str, now: datetime) -> Run:
-    """A run that nobody claims: the present state."""
-    return Run(
-        id=run_id(label, 0),
-        sequence=0,
-        period=label,
-        number=0,
-        state=RunState.CLOSING,
-        at=now,
-        cut=ledger_cut(client),
-        catalog_version=catalog.version,
-        forced=False,
-        claimed_by="",
-        code_version="",
-    )
 
 
 def _parts(held: Sequence[Term]) -> list[dict[str, list[Term]]]:

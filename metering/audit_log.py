@@ -15,6 +15,9 @@ from metering.clock import Clock
 
 DETAIL_BYTES_MAX: Final = 64_000
 
+_ONCE: Final = uuid.UUID("c4b4ab8c-6d1c-4b5c-9d0a-0c7a3b1f5e92")
+"""Names entries of what has a moment of its own."""
+
 
 class Action(enum.Enum):
     """Everything that is written down."""
@@ -41,18 +44,27 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record(
-    client: Client, action: Action, object_: str, detail: Mapping[str, Any] | None = None, *, clock: Clock, by: str
+    client: Client,
+    action: Action,
+    object_: str,
+    detail: Mapping[str, Any] | None = None,
+    *,
+    clock: Clock,
+    by: str,
+    at: datetime | None = None,
 ) -> None:
     """Add an entry, after what it tells of has been done. `detail` must hold no secret and no personal data.
 
+    `at` is for what happens once and has a moment of its own: entries of the same are then one, whoever makes them.
     Raises ValueError for a detail that is no JSON or longer than DETAIL_BYTES_MAX.
     """
     text = msgspec.json.encode(dict(detail or {})).decode()
     if len(text) > DETAIL_BYTES_MAX:
         raise ValueError(f"the detail of {action.value} has {len(text)} bytes, at most {DETAIL_BYTES_MAX} fit")
+    id_ = uuid.uuid4() if at is None else uuid.uuid5(_ONCE, f"{action.value} {object_}")
     client.insert(
         "audit_log",
-        [(clock.now(), by, action.value, object_, text, uuid.uuid4())],
+        [(at or clock.now(), by, action.value, object_, text, id_)],
         column_names=("at", "by", "action", "object", "detail", "id"),
     )
 

@@ -23,7 +23,6 @@ from typing import Final
 
 INTEGER_DIGITS_MAX: Final = 18
 DECIMALS_MAX: Final = 12
-SUM_DIGITS_MAX: Final = 76
 
 ZERO: Final = Decimal(0)
 

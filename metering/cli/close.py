@@ -30,6 +30,10 @@ from schemas.line_item import LineItem
 from schemas.period import parse_label
 
 LEDGER_TIMEOUT_S = 60.0
+NOTHING_TO_CORRECT = (
+    "Nothing changed: there is nothing to correct now. Who will be billed again gets corrections with the next bill, "
+    "or now where --customer names them."
+)
 
 
 def close(
@@ -100,7 +104,7 @@ def close(
         if dry_run:
             _say_preview(lines, json=json)
         else:
-            _say(client, done, is_list=due, json=json)
+            _say(client, done, is_list=due, adjust=adjust, json=json)
 
 
 def usage_reader(client: Client) -> RollupReader:
@@ -139,7 +143,7 @@ def _progress(what: str) -> Iterator[Any]:
         yield show
 
 
-def _say(client: Client, done: Sequence[Closed], *, is_list: bool, json: bool) -> None:
+def _say(client: Client, done: Sequence[Closed], *, is_list: bool, adjust: bool, json: bool) -> None:
     if json:
         documents = [
             {**run_fields(one.run), "changed": one.changed, "totals": run_totals(client, one.run)} for one in done
@@ -147,6 +151,9 @@ def _say(client: Client, done: Sequence[Closed], *, is_list: bool, json: bool) -
         typer.echo(msgspec.json.encode({"runs": documents} if is_list else documents[0]))
         return
     out = console()
+    if adjust and not any(one.changed for one in done):
+        out.print(NOTHING_TO_CORRECT)
+        return
     for one in done:
         show_totals(out, run_totals(client, one.run))
         out.print(_sentence(one.run, changed=one.changed))

@@ -33,6 +33,9 @@ def explain(
     *,
     window: Annotated[Windows, typer.Option(help="Add usage up by this; days are the customer's own.")] = Windows.DAY,
     events: Annotated[bool, typer.Option("--events", help="List the events behind the line, a page of them.")] = False,
+    amounts: Annotated[
+        bool, typer.Option("--amounts", help="List the events that say what a dynamic charge costs instead.")
+    ] = False,
     page: Annotated[int, typer.Option(min=1, help="Which page of events, counted from 1.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=10_000, help="Events on a page.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
@@ -52,7 +55,9 @@ def explain(
     with database_client(load_settings()) as client:
         explainer = Explainer(client, line_item, usage_reader(client))
         found = explainer.explain(Window(window.value))
-        listed = explainer.events(page=page, page_size=page_size) if events else None
+        listed = None
+        if events or amounts:
+            listed = explainer.events(page=page, page_size=page_size, of_amounts=amounts)
     if json:
         document = {**msgspec.structs.asdict(found), "is_equal": found.recomputed.is_equal, "events": listed}
         typer.echo(msgspec.json.encode(document))
@@ -60,7 +65,7 @@ def explain(
         out = console()
         show_explanation(out, found)
         if listed is not None:
-            show_events(out, found, listed)
+            show_events(out, listed, found.amounts if amounts else found.meter)
         show_verdict(out, found)
     if not found.recomputed.is_equal:
         raise typer.Exit(1)

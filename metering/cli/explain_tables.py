@@ -21,6 +21,8 @@ def show_explanation(out: Console, found: Explanation) -> None:
     _show_line(out, found)
     if found.meter is not None:
         _show_meter(out, found.meter)
+    if found.amounts is not None:
+        _show_meter(out, found.amounts, what="Amounts: meter")
     if found.rating is not None:
         _show_rating(out, found.rating, found.line)
     for basis in found.based_on:
@@ -34,8 +36,8 @@ def show_explanation(out: Console, found: Explanation) -> None:
         _show_relations(out, found.chain)
 
 
-def show_events(out: Console, found: Explanation, page: EventPage) -> None:
-    """A page of events and its sums."""
+def show_events(out: Console, page: EventPage, meter: Measured | None) -> None:
+    """A page of events and its sums, which are those of `meter`."""
     _head(out, f"Events, page {page.page} of {page.pages}")
     if page.opening_balance is not None:
         say(out, f"The balance began at {page.opening_balance}, which adds {page.opening_adds}.")
@@ -51,7 +53,7 @@ def show_events(out: Console, found: Explanation, page: EventPage) -> None:
         for one in page.events
     ]
     show_table(out, ("time (UTC)", "source", "id", "value", "adds", "partition:offset"), rows, right=(3, 4))
-    unit = found.line.unit or "units"
+    unit = (meter and meter.unit) or "units"
     say(
         out,
         f"This page adds {page.page_sum}; all {page.events_count} events on {page.pages} pages add up to "
@@ -93,16 +95,19 @@ def _show_line(out: Console, found: Explanation) -> None:
         say(out, note)
 
 
-def _show_meter(out: Console, meter: Measured) -> None:
-    _head(out, f"Meter {meter.name}{f', in {meter.unit}' if meter.unit else ''}")
+def _show_meter(out: Console, meter: Measured, *, what: str = "Meter") -> None:
+    _head(out, f"{what} {meter.name}{f', in {meter.unit}' if meter.unit else ''}")
     for one in meter.versions:
         since = "" if one.start is None else f" from {one.start:{_TIMES}} UTC"
         say(out, f"Version {one.version}{since}: {_meter_text(one.meter)}")
     if meter.windows:
         rows = [(one.local, one.quantity, str(one.events_count)) for one in meter.windows]
-        show_table(out, (f"{meter.window} ({meter.timezone})", "quantity", "events"), rows, right=(1, 2))
+        what = f"{meter.unit or 'units'} × {meter.time_unit}" if meter.time_unit else "quantity"  # noqa: RUF001 - times
+        show_table(out, (f"{meter.window} ({meter.timezone})", what, "events"), rows, right=(1, 2))
     else:
         say(out, "Nothing was used.")
+    if meter.note:
+        say(out, meter.note)
     say(
         out, f"In all {meter.quantity} {meter.unit}".rstrip() + f", {meter.start:{_TIMES}} to {meter.end:{_TIMES}} UTC."
     )

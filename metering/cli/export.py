@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from clickhouse_connect.driver.client import Client
 from rich.console import Console
@@ -23,8 +22,10 @@ from billing_export.export_focus import FocusOptions, check_options
 from billing_export.export_lines import Documents
 from billing_export.manifest import ExportFolder, export_folder
 from billing_export.run import Run
-from metering.cli.billing_tables import console
+from metering import audit_log
+from metering.audit_log import Action
 from metering.cli.connection import database_client, whoami
+from metering.cli.export_said import say_done, say_preview
 from metering.clock import SystemClock
 from metering.config import Settings, load_settings
 from schemas.errors import RequestError
@@ -127,7 +128,7 @@ def export(
         chosen = [one for label in period or [] for one in runs.frozen(client, label)]
         chosen += [runs.by_id(client, one) for one in run or []]
         if dry_run:
-            _say_preview(_preview(client, chosen, formats, kinds, settings, options=options), json=json)
+            say_preview(_preview(client, chosen, formats, kinds, settings, options=options), json=json)
             return
         folders: list[ExportFolder] = []
         deliveries: list[Delivered] = []
@@ -135,7 +136,7 @@ def export(
             if formats and out is not None:
                 folders.append(_files(client, one, formats, out / one.id, focus, by_customer=customer_totals))
             deliveries += [_deliver(client, one, kind, settings, options, retry_failed=retry_failed) for kind in kinds]
-    _say(folders, deliveries, json=json)
+    say_done(folders, deliveries, json=json)
     if not all(one.is_complete for one in deliveries):
         raise typer.Exit(1)
 
@@ -154,6 +155,8 @@ def _files(
             on_lines=advance,
         )
     record_files(client, run, written, clock=SystemClock(), exporter=this_process(whoami()))
+    files = {file.name: file.sha256 for file in written.manifest.files}
+    _note(client, run, {"to": [one.value for one in formats], "lines": run.lines_count, "files": files})
     return written
 
 
@@ -164,7 +167,7 @@ def _deliver(
     target = open_target(kind, run, settings, options, clock=clock)
     try:
         with _bar(run, f"{run.id}: {target.name}") as advance:
-            return deliver(
+            done = deliver(
                 client,
                 run,
                 Documents(client, run).items(),
@@ -177,6 +180,18 @@ def _deliver(
             )
     finally:
         target.close()
+    counts = {
+        "accepted": done.accepted,
+        "accepted_before": done.accepted_before,
+        "failed": done.failed + done.failed_before,
+    }
+    _note(client, run, {"to": [target.name], "complete": done.is_complete, **counts})
+    return done
+
+
+def _note(client: Client, run: Run, detail: dict[str, Any]) -> None:
+    """Write into the audit log that the run went out, each time: every copy is one that somebody has."""
+    audit_log.record(client, Action.RUN_EXPORTED, run.id, detail, clock=SystemClock(), by=whoami())
 
 
 def _preview(
@@ -242,52 +257,3 @@ class _bar:  # noqa: N801 - used as a function
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-def _say(folders: list[ExportFolder], deliveries: list[Delivered], *, json: bool) -> None:
-    if json:
-        said = [{"path": str(folder.path), "manifest": folder.manifest} for folder in folders]
-        complete = [{**msgspec.structs.asdict(one), "complete": one.is_complete} for one in deliveries]
-        typer.echo(msgspec.json.encode({"folders": said, "deliveries": complete}))
-        return
-    screen = console()
-    for folder in folders:
-        for file in folder.manifest.files:
-            screen.print(
-                f"{folder.path / file.name}: {folder.manifest.lines_count} lines of run {folder.manifest.run}",
-                markup=False,
-            )
-    for one in deliveries:
-        screen.print(f"Run {one.run} to {one.target}: {_sentence(one)}", markup=False)
-        for failure in one.failures:
-            screen.print(f"  {failure.customer} {failure.key}: {failure.status}: {failure.answer}", markup=False)
-
-
-def _sentence(done: Delivered) -> str:
-    parts = [f"{done.accepted} accepted"]
-    if done.accepted_before:
-        parts.append(f"{done.accepted_before} had been before")
-    if done.failed:
-        parts.append(f"{done.failed} failed")
-    if done.failed_before:
-        parts.append(f"{done.failed_before} failed before (--retry-failed sends them again)")
-    if done.lines_left_out:
-        parts.append(f"{done.lines_left_out} lines are nothing for it")
-    return ", ".join(parts) + "."
-
-
-def _say_preview(found: list[dict[str, Any]], *, json: bool) -> None:
-    if json:
-        typer.echo(msgspec.json.encode({"would_export": found}))
-        return
-    screen = console()
-    for one in found:
-        count, what = (one["deliveries_count"], "deliveries") if "first" in one else (one["lines_count"], "rows")
-        screen.print(
-            f"Run {one['run']} to {one['to']}: {count} {what} of {one['lines_count']} lines would go.", markup=False
-        )
-        for document in one.get("first", ()):
-            screen.print(f"  {msgspec.json.encode(document).decode()}", markup=False)
-        for refusal in one.get("refused", ()):
-            screen.print(f"  would fail: {refusal['key']}: {refusal['reason']}", markup=False)
-    screen.print("Nothing was sent.")

@@ -12,8 +12,8 @@ import msgspec
 
 from metering.audit_log import Action, entries
 from metering.config import Settings
-from tests.support.made_billing import CATALOG
-from tests.support.made_usage import UsageTables
+from tests.support.made_billing import CATALOG, at, fold
+from tests.support.made_usage import MadeEvent, UsageTables
 
 
 def metering(settings: Settings, *arguments: str, status: int = 0) -> str:
@@ -66,6 +66,19 @@ def test_due_periods_are_closed_in_their_order_and_then_nothing_is_due(world: Us
         ("2013-01.1", ["bolt"], 6)
     ]
     assert again == "Nothing is due.\n"
+
+
+def test_corrections_that_the_next_bill_carries_are_made_now_only_for_who_is_named(
+    world: UsageTables,
+) -> None:
+    metering(world.settings, "close", "--period", "2013-01", "--no-wait")
+    fold(world, [MadeEvent(offset=10, time=at("2013-01-20T00:00"), value="5", region="us")])
+
+    waiting = metering(world.settings, "close", "--period", "2013-01", "--adjust", "--no-wait")
+    made = metering(world.settings, "close", "--period", "2013-01", "--adjust", "--customer", "acme", "--no-wait")
+
+    assert waiting.startswith("Nothing changed: there is nothing to correct now. Who will be billed again")
+    assert "Run 2013-01.2 is closed with 2 lines." in made
 
 
 def test_contradicting_options_are_refused(world: UsageTables) -> None:

@@ -16,14 +16,9 @@ from billing_export.verify import verify_period
 from metering.clock import FixedClock
 from schemas.errors import PeriodNotOverError, RequestError, RunError
 from schemas.line_item import LineItem, decode_line_item, encode_line_item
-from tests.support.made_billing import apply, at, close, closer, fold, store_world
+from tests.support.made_billing import METERS, REDUCED, apply, at, close, closer, fold, store_world
 from tests.support.made_usage import MadeEvent, UsageTables
 
-METERS = """
-meters:
-  - {name: count, event_type: used, aggregation: count, unit: calls, group_by: {kind: kind, region: region}}
-  - {name: sum, event_type: used, aggregation: sum, value: n, unit: GB, group_by: {kind: kind, region: region}}
-"""
 LATER = FixedClock(datetime(2014, 1, 1, tzinfo=UTC))
 NO_EVENTS = [MadeEvent(offset=0, time=at("2012-01-01T00:00"), subject="nobody")]
 
@@ -111,21 +106,6 @@ def test_a_new_price_does_not_reach_back_to_what_was_billed_in_advance(world: Us
     apply(world, METERS + (ADVANCE % "").replace("amount: 31", "amount: 310"))
 
     assert shown(bill(world, "2013-02")) == [("flat", "2013-03", "fee", "310.00")]
-
-
-REDUCED = """
-customers:
-  - {id: acme, subjects: [s1], discounts: [{id: friend, percent: 10}],
-     credits: [{id: gift, amount: 100, currency: USD, start: 2013-01-01, expires: 2013-04-01}]}
-plans:
-  - id: one
-    minimum: 100
-    discounts: [{id: start, amount: 20, periods: 1}]
-    charges:
-      - {id: fee, model: flat, amount: 50, discounts: [{id: half, percent: 50, periods: 2}]}
-      - {id: calls, model: per_unit, meter: count, unit_amount: 10}
-subscriptions: [{id: a, customer: acme, plan: one, start: 2013-01-01}]
-"""
 
 
 def test_minimum_discounts_and_credits_come_in_the_documented_order(world: UsageTables) -> None:

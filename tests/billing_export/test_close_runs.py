@@ -18,7 +18,8 @@ from billing_export import runs
 from billing_export.close import STEPS
 from billing_export.line_store import read_lines, rows_of, write_rows
 from billing_export.run import Run, RunState
-from metering import catalog_store
+from metering import audit_log, catalog_store
+from metering.audit_log import Action
 from metering.catalog_file import parse_catalog
 from metering.clock import FixedClock
 from schemas.errors import InvariantViolationError, PeriodNotOverError, RequestError, RunError
@@ -124,12 +125,43 @@ def test_force_is_not_recorded_where_it_was_not_needed(world: UsageTables) -> No
     assert close(world.client, force=True).run.forced is False
 
 
+def test_the_audit_log_says_once_who_froze_a_run_however_many_closed_it(world: UsageTables) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(step: str) -> None:
+        if step == "freezing":
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        close(world.client, on_step=die)
+    assert audit_log.entries(world.client, action=Action.RUN_CLOSED) == []
+
+    begun = runs.by_id(world.client, "2013-01.1")
+    for _ in range(2):  # the second froze what the first one froze in the meantime
+        closer(world.client, closed_by="bo@engine").finish(begun)
+    run = close(world.client).run
+
+    (entry,) = audit_log.entries(world.client, action=Action.RUN_CLOSED)
+    assert (entry.at, entry.by, entry.object) == (run.at, "bo@engine", "2013-01.1")
+    assert entry.detail == {
+        "kind": "bill",
+        "customers": "all",
+        "forced": False,
+        "claimed_by": "ada@engine",
+        "catalog_version": 1,
+        "lines": len(LINES),
+        "lines_digest": run.lines_digest,
+    }
+
+
 def test_a_dry_run_shows_the_lines_and_writes_nothing(world: UsageTables) -> None:
     items = closer(world.client).preview("2013-01")
 
     assert shown(items) == LINES
     assert runs.find(world.client, "2013-01") is None
     assert world.client.query("SELECT count() FROM line_items").result_rows == [(0,)]
+    assert audit_log.entries(world.client) == []
 
 
 def test_a_month_nobody_is_subscribed_in_cannot_be_closed(world: UsageTables) -> None:

@@ -27,15 +27,10 @@ from schemas.plan import Plan
 from schemas.subscription import Subscription
 from schemas.subscription_life import phases
 from schemas.usage_query import Window
-from tests.support.made_billing import apply, at, close, fold, store_world
+from tests.support.made_billing import METERS, REDUCED, apply, at, close, fold, store_world
 from tests.support.made_usage import MadeEvent, UsageTables
 
 LATER = FixedClock(datetime(2014, 1, 1, tzinfo=UTC))
-METERS = """
-meters:
-  - {name: count, event_type: used, aggregation: count, unit: calls, group_by: {kind: kind, region: region}}
-  - {name: sum, event_type: used, aggregation: sum, value: n, unit: GB, group_by: {kind: kind, region: region}}
-"""
 
 
 def lines(world: UsageTables, run: str) -> list[LineItem]:
@@ -194,21 +189,6 @@ def test_a_correction_shows_the_whole_rated_again_and_the_chain_from_the_first_l
     )
     # The first line is still what its own cut says, and shows who corrected it.
     assert [one.id for one in explained(world, first).chain] == [first.id, late.id]
-
-
-REDUCED = """
-customers:
-  - {id: acme, subjects: [s1], discounts: [{id: friend, percent: 10}],
-     credits: [{id: gift, amount: 100, currency: USD, start: 2013-01-01, expires: 2013-04-01}]}
-plans:
-  - id: one
-    minimum: 100
-    discounts: [{id: start, amount: 20, periods: 1}]
-    charges:
-      - {id: fee, model: flat, amount: 50, discounts: [{id: half, percent: 50, periods: 2}]}
-      - {id: calls, model: per_unit, meter: count, unit_amount: 10}
-subscriptions: [{id: a, customer: acme, plan: one, start: 2013-01-01}]
-"""
 
 
 def test_what_reduces_a_line_and_what_it_follows_from_is_named(world: UsageTables) -> None:

@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metering import audit_log
+from metering.audit_log import Action
+from metering.cli.connection import whoami
 from metering.cli.export import ExportTarget
 from metering.config import Settings
 from tests.support.made_lines import EVERY_KIND, store_run
@@ -23,7 +27,7 @@ PERIOD = ("--period", "2013-01")
 
 @pytest.fixture
 def settings(module_world: UsageTables) -> Settings:
-    for table in ("runs", "line_items", "deliveries", "delivery_claims"):
+    for table in ("runs", "line_items", "deliveries", "delivery_claims", "audit_log"):
         module_world.client.command(f"TRUNCATE TABLE {table}")
     store_run(module_world.client, EVERY_KIND)
     return module_world.settings
@@ -104,6 +108,29 @@ def test_a_receiver_that_is_away_ends_with_3(settings: Settings) -> None:
 
     assert "no answer (ConnectError), 2 times in a row" in said
     assert "token-in-the-path" not in said
+
+
+def test_every_export_stands_in_the_audit_log_and_a_dry_run_does_not(
+    settings: Settings, module_world: UsageTables, tmp_path: Path
+) -> None:
+    metering(settings, "export", *PERIOD, "--to", "csv", "--out", str(tmp_path), "--dry-run")
+    assert audit_log.entries(module_world.client) == []
+
+    metering(settings, "export", *PERIOD, "--to", "csv", "--to", "jsonl", "--out", str(tmp_path))
+    with receiving(scripted(422)) as receiver:
+        given: Any = {"webhook_url": receiver.url, "webhook_secret": SECRET}
+        metering(settings, "export", *PERIOD, "--to", "webhook", status=1, **given)
+        metering(settings, "export", *PERIOD, "--to", "webhook", "--retry-failed", **given)
+
+    written = {name: sha256((tmp_path / "2013-01.1" / name).read_bytes()).hexdigest()
+               for name in ("line_items.csv", "line_items.jsonl")}  # fmt: skip
+    found = audit_log.entries(module_world.client, action=Action.RUN_EXPORTED)
+    assert {(one.object, one.by) for one in found} == {("2013-01.1", whoami())}
+    assert [one.detail for one in found] == [
+        {"to": ["webhook"], "complete": True, "accepted": 1, "accepted_before": 7, "failed": 0},
+        {"to": ["webhook"], "complete": False, "accepted": 7, "accepted_before": 0, "failed": 1},
+        {"to": ["csv", "jsonl"], "lines": 8, "files": written},
+    ]
 
 
 def test_two_receivers_of_one_kind_have_names(settings: Settings, module_world: UsageTables) -> None:

@@ -56,6 +56,28 @@ subscriptions:
   - {id: bolt-1, customer: bolt, plan: yen, start: 2013-01-10, end: 2013-02-01}
 """
 
+METERS = """
+meters:
+  - {name: count, event_type: used, aggregation: count, unit: calls, group_by: {kind: kind, region: region}}
+  - {name: sum, event_type: used, aggregation: sum, value: n, unit: GB, group_by: {kind: kind, region: region}}
+"""
+"""Two meters over the events of made usage, for catalogs of a test's own."""
+
+REDUCED = """
+customers:
+  - {id: acme, subjects: [s1], discounts: [{id: friend, percent: 10}],
+     credits: [{id: gift, amount: 100, currency: USD, start: 2013-01-01, expires: 2013-04-01}]}
+plans:
+  - id: one
+    minimum: 100
+    discounts: [{id: start, amount: 20, periods: 1}]
+    charges:
+      - {id: fee, model: flat, amount: 50, discounts: [{id: half, percent: 50, periods: 2}]}
+      - {id: calls, model: per_unit, meter: count, unit_amount: 10}
+subscriptions: [{id: a, customer: acme, plan: one, start: 2013-01-01}]
+"""
+"""A minimum, discounts of a charge, a plan and a customer, and prepaid credit; to be put behind METERS."""
+
 CLOCK = FixedClock(datetime(2013, 2, 3, tzinfo=UTC))
 GRACE_S = 86_400
 
@@ -97,7 +119,7 @@ LINES = [
 def store_world(tables: UsageTables, events: Sequence[MadeEvent] = JANUARY, catalog: str = CATALOG) -> None:
     """Apply a catalog, and fold the events as a worker would have, ledger included."""
     tables.clear()
-    for table in ("positions", "runs", "line_items"):
+    for table in ("positions", "runs", "line_items", "audit_log"):
         tables.client.command(f"TRUNCATE TABLE {table}")
     apply(tables, catalog)
     fold(tables, events)
