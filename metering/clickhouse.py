@@ -25,9 +25,9 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 CONNECT_TIMEOUT_S: Final = 5
 SHOWN_REASON_MAX: Final = 200
 
-PASSING_CODES: Final = frozenset({159, 202, 209, 210, 241, 242, 252, 319, 999})
-"""ClickHouse error codes that trying again may cure: timeouts, overload, memory, read-only replica, too many parts,
-unknown write status, Keeper away."""
+PASSING_CODES: Final = frozenset({75, 159, 202, 209, 210, 241, 242, 243, 252, 319, 999})
+"""ClickHouse error codes that trying again may cure: a disk that is full (in a write, or before it), timeouts,
+overload, memory, read-only replica, too many parts, unknown write status, Keeper away."""
 
 
 def connect(settings: Settings, *, database: str | None = None, limits: Mapping[str, int] | None = None) -> Client:

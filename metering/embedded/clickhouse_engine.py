@@ -23,6 +23,7 @@ from metering.embedded.clickhouse_statement import (
     SESSION_NOT_FOUND,
     SYNTAX_ERROR,
     UNKNOWN_SETTING,
+    InsertWithData,
     StatementError,
     insert_with_data,
     is_insert,
@@ -30,11 +31,11 @@ from metering.embedded.clickhouse_statement import (
     quoted_name,
     refusal,
 )
+from metering.embedded.memory_file import memory_file
 
 IDLE_MAX = 32
 SESSIONS_MAX = 256
 QUERIES_MAX = 64
-APPEND_BYTES = 8 * 1024 * 1024
 SETTING_NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_.]*\Z")
 PARAMETER_NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -95,8 +96,7 @@ class Engine:
             if insert is not None:
                 if ask.read_only:
                     raise refusal(READONLY, "READONLY", "INSERT needs the POST method")
-                use.keep = not ask.parameters
-                return _insert(use.connection, insert.statement, insert.format, ask, insert.data_start)
+                return _insert(use.connection, insert, ask)
             has_result = _check(use, ask)
             done = use.connection.native.query(_text(ask), ask.format, params=dict(ask.parameters))
             return Answer(
@@ -244,20 +244,15 @@ def _check(use: _Use, ask: Ask) -> bool:
     return reads
 
 
-def _insert(connection: Connection, statement: str, data_format: str, ask: Ask, data_start: int) -> Answer:
-    native = connection.native
-    if ask.parameters:
-        pairs = [f"param_{_checked_parameter(name)} = {quoted(value)}" for name, value in ask.parameters.items()]
-        native.query("SET " + ", ".join(pairs), "TabSeparated")
-    inserting = native.send_insert(statement, data_format)
-    try:
-        for part in (memoryview(ask.query)[data_start:], memoryview(ask.data)):
-            for start in range(0, len(part), APPEND_BYTES):
-                native.insert_append(inserting, bytes(part[start : start + APPEND_BYTES]))
-    except BaseException:
-        native.insert_cancel(inserting)
-        raise
-    done = native.insert_done(inserting)
+def _insert(connection: Connection, insert: InsertWithData, ask: Ask) -> Answer:
+    """Have the engine read the rows as a file: chdb's own way to send them loses errors that come when they are stored.
+
+    Rows that a full disk or a constraint refused were reported as written there.
+    """
+    with memory_file((memoryview(ask.query)[insert.data_start :], memoryview(ask.data))) as path:
+        rows = f"FROM INFILE {quoted(path)} COMPRESSION 'none'\n{insert.settings}\nFORMAT {insert.format}"
+        text = f"{insert.statement}\n{rows}"
+        done = connection.native.query(text, "TabSeparated", params=dict(ask.parameters))
     return Answer(body=b"", has_result=False, rows_written=done.rows_written(), bytes_written=done.bytes_written())
 
 

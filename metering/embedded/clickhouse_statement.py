@@ -39,9 +39,10 @@ HTTP_STATUS_OF_CODE = {
 
 
 class InsertWithData(msgspec.Struct, frozen=True, kw_only=True):
-    """An INSERT whose rows follow as data: `statement` ends before FORMAT, the data begins at `data_start`."""
+    """An INSERT whose rows follow as data: `statement` and `settings` come before FORMAT; data from `data_start`."""
 
     statement: str
+    settings: str = ""
     format: str
     data_start: int
 
@@ -64,7 +65,7 @@ def insert_with_data(query: bytes) -> InsertWithData | None:
     """Take `INSERT INTO t … FORMAT f <data>` apart; None for everything else, INSERT … SELECT and VALUES included."""
     depth = 0
     words: list[bytes] = []
-    format_at = -1
+    format_at = settings_at = -1
     for token in TOKEN.finditer(query):
         text = token.group()
         first = text[:1]
@@ -72,25 +73,29 @@ def insert_with_data(query: bytes) -> InsertWithData | None:
             continue
         depth += (text == b"(") - (text == b")")
         if format_at >= 0:
-            return _insert(query, format_at, token)
+            return _insert(query, settings_at if settings_at >= 0 else format_at, format_at, token)
         word = text.upper() if first.isalpha() or first == b"_" else text
         if not words and word != b"INSERT":
             return None
         if depth == 0 and word in (b"SELECT", b"WITH", b"VALUES", b"INFILE", b"WATCH"):
             return None
-        if depth == 0 and word == b"FORMAT" and words[-1] not in (b"INTO", b"TABLE", b"."):
-            format_at = token.start()
+        if depth == 0 and words and words[-1] not in (b"INTO", b"TABLE", b"."):
+            if word == b"FORMAT":
+                format_at = token.start()
+            elif word == b"SETTINGS" and settings_at < 0:
+                settings_at = token.start()
         words.append(word)
     return None
 
 
-def _insert(query: bytes, format_at: int, token: re.Match[bytes]) -> InsertWithData | None:
+def _insert(query: bytes, statement_end: int, format_at: int, token: re.Match[bytes]) -> InsertWithData | None:
     name = token.group().decode("utf-8", "replace")
     if not name.isidentifier() or name.upper() == "VALUES":
         return None
     gap = BEFORE_DATA.match(query, token.end())
     return InsertWithData(
-        statement=query[:format_at].decode("utf-8").strip(),
+        statement=query[:statement_end].decode("utf-8").strip(),
+        settings=query[statement_end:format_at].decode("utf-8").strip(),
         format=name,
         data_start=gap.end() if gap else token.end(),
     )

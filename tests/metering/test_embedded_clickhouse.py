@@ -30,9 +30,11 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.query import arrow_buffer
 
+from metering.clickhouse import is_passing
 from metering.embedded.clickhouse import EmbeddedClickHouse
 from metering.embedded.process import python_env
 from schemas.errors import AlreadyRunningError, PortTakenError
+from tests.support.small_disk import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +231,35 @@ def test_rows_that_cannot_be_read_insert_nothing_and_the_next_insert_works(
     assert client.command(f"SELECT count() FROM {name}") == 0
     assert ask(server, f"INSERT INTO {name} FORMAT CSV", body=b"5\n")[0] == 200
     assert client.command(f"SELECT sum(a) FROM {name}") == 5
+
+
+def test_rows_that_a_constraint_refuses_are_an_error_and_not_said_to_be_written(
+    server: EmbeddedClickHouse, client: Client
+) -> None:
+    name = table(client, "a UInt8, CONSTRAINT small CHECK a < 5")
+
+    status, headers, _ = ask(server, f"INSERT INTO {name} SETTINGS max_threads = 1 FORMAT CSV", body=b"1\n7\n")
+
+    assert (status, headers["x-clickhouse-exception-code"]) == (500, "469")
+    assert ask(server, f"INSERT INTO {name} SETTINGS max_threads = 1 FORMAT CSV", body=b"1\n")[0] == 200
+    assert client.command(f"SELECT count() FROM {name}") == 1
+
+
+def test_an_insert_on_a_full_disk_is_an_error_and_works_once_there_is_room(tmp_path: Path) -> None:
+    rows = pa.table({"a": pa.array(range(1_000), pa.uint32())})
+    with (
+        small_disk(tmp_path / "disk", 96 * 1024 * 1024) as disk,
+        EmbeddedClickHouse(disk.folder / "ch") as server,
+    ):
+        client = client_of(server)
+        client.command("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
+        with disk.full(server.pid), pytest.raises(DatabaseError) as caught:
+            client.insert_arrow("t", rows)
+        client.insert_arrow("t", rows)
+
+        assert is_passing(caught.value), caught.value
+        assert client.command("SELECT count(), sum(a) FROM t") == ["1000", "499500"]
+        client.close()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from metering.embedded.clickhouse_statement import InsertWithData, insert_with_d
         (b"INSERT INTO format FORMAT CSV\n1", "INSERT INTO format", "CSV", b"1"),
         (b"INSERT INTO d.format (x) FORMAT CSV\r\n1", "INSERT INTO d.format (x)", "CSV", b"1"),
         (b"/* SELECT */ INSERT INTO t --VALUES\n FORMAT CSV\nA", "/* SELECT */ INSERT INTO t --VALUES", "CSV", b"A"),
-        (b"INSERT INTO t SETTINGS x = 'FORMAT' FORMAT CSV\n1", "INSERT INTO t SETTINGS x = 'FORMAT'", "CSV", b"1"),
+        (b"INSERT INTO settings FORMAT CSV\n1", "INSERT INTO settings", "CSV", b"1"),
         (b"INSERT INTO `a FORMAT b` FORMAT CSV;\n1", "INSERT INTO `a FORMAT b`", "CSV", b"1"),
         (b"INSERT INTO FUNCTION file('x', 'CSV') FORMAT CSV\n1", "INSERT INTO FUNCTION file('x', 'CSV')", "CSV", b"1"),
         (b"INSERT INTO t FORMAT JSONEachRow", "INSERT INTO t", "JSONEachRow", b""),
@@ -30,6 +30,14 @@ def test_the_data_of_an_insert_begins_after_its_format(
     found = insert_with_data(query)
 
     assert found == InsertWithData(statement=statement, format=data_format, data_start=len(query) - len(data))
+
+
+def test_the_settings_of_an_insert_are_told_from_its_statement() -> None:
+    found = insert_with_data(b"INSERT INTO t (a) SETTINGS x = 'FORMAT', y = 1 FORMAT CSV\n1")
+
+    assert found == InsertWithData(
+        statement="INSERT INTO t (a)", settings="SETTINGS x = 'FORMAT', y = 1", format="CSV", data_start=58
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ LEFT_OUT_OF_SHORT: Final = (
     "test_f7_a_network_that_swallows_holds_resets_and_splits",
     "test_f10_workers_that_come_and_go_at_random",
     "test_f12_workers_whose_clocks_are_wrong",
+    "test_f15_a_broker_with_a_full_disk",
     "test_f16_a_worker_that_ends_every_few_seconds",
     "test_f17_partitions_added_in_mid_stream",
 )
