@@ -151,6 +151,11 @@ class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The customer a subject belongs to, or None."""
         return self._customers.get(subject)
 
+    def subjects_of(self, customers: Iterable[str]) -> tuple[str, ...]:
+        """The subjects of some customers, sorted."""
+        wanted = set(customers)
+        return tuple(sorted(s for one in self.catalog.customers if one.id in wanted for s in one.subjects))
+
 
 class MigrationIndex:
     """Finds the migrations that can concern a customer with a plan, without looking at those of everybody else."""
