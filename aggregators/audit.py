@@ -23,7 +23,7 @@ _ROWS: Final = """
 SELECT first, last, accepted, duplicate, rejected, absent, toString(digest),
     max(last) OVER (ORDER BY first, last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached,
     row_number() OVER (ORDER BY first, last) AS number
-FROM positions FINAL WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
+FROM positions FINAL WHERE epoch = {epoch:String} AND partition = {partition:UInt32} AND last >= {since:UInt64}
 ORDER BY first, last
 """
 _STORED: Final = """
@@ -104,8 +104,8 @@ def audit(
             if not rows:  # a catalog was taken up there, and nothing has come yet
                 continue
             partitions += 1
-            differences += _holes(f"epoch {one}, partition {partition}", rows)
-            differences += _accounts(client, one, partition, rows)
+            differences += holes(f"epoch {one}, partition {partition}", rows)
+            differences += accounts(client, one, partition, rows)
             offsets += rows[-1].last - rows[0].first + 1
             events += sum(row.accepted for row in rows)
     if log_ranges is not None:
@@ -127,9 +127,9 @@ def audit(
     )
 
 
-def ledger_rows(client: Client, epoch: str, partition: int) -> list[LedgerRow]:
-    """The ledger of one partition, in order."""
-    rows = client.query(_ROWS, {"epoch": epoch, "partition": partition}).result_rows
+def ledger_rows(client: Client, epoch: str, partition: int, since: int = 0) -> list[LedgerRow]:
+    """The ledger of one partition, in order: the rows that reach `since` or beyond."""
+    rows = client.query(_ROWS, {"epoch": epoch, "partition": partition, "since": since}).result_rows
     return [
         LedgerRow(
             first=row[0],
@@ -150,7 +150,8 @@ def doubled_identities(client: Client, most: int) -> list[tuple[str, str, str, l
     return [(row[0], row[1], row[2], list(row[3])) for row in client.query(_DOUBLED, {"most": most}).result_rows]
 
 
-def _holes(where: str, rows: Sequence[LedgerRow]) -> Iterator[Difference]:
+def holes(where: str, rows: Sequence[LedgerRow]) -> Iterator[Difference]:
+    """Offsets in no row between the first and the last, and rows that do not account for all of theirs."""
     for row in rows:
         if row.reached is not None and row.first > row.reached + 1:
             yield Difference(
@@ -165,7 +166,7 @@ def _holes(where: str, rows: Sequence[LedgerRow]) -> Iterator[Difference]:
             )
 
 
-def _accounts(client: Client, epoch: str, partition: int, rows: Sequence[LedgerRow]) -> Iterator[Difference]:
+def accounts(client: Client, epoch: str, partition: int, rows: Sequence[LedgerRow]) -> Iterator[Difference]:
     """Stored events and dead letters against the ledger: row by row only where the partition as a whole differs.
 
     Rows of two workers that shared a partition for a while overlap; those are looked at one by one.

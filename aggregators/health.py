@@ -19,7 +19,8 @@ from schemas.errors import PortTakenError
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of itself. `is_ready`: it has partitions, they move on, and its services answer.
 
-    `standstill_s` is how long a partition has not moved although it has records to read.
+    `standstill_s` is how long a partition has not moved although it has records to read. `audit_differences` is what
+    the last audit found, by check; None before the first. A difference does not make it unready: it is to be mended.
     """
 
     is_ready: bool
@@ -28,6 +29,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     unflushed_s: float
     standstill_s: float
     waiting_for: str
+    audit_differences: dict[str, int] | None = None
 
 
 class HasHealth(Protocol):

@@ -36,6 +36,15 @@ CLICKHOUSE_RETRIES: Final = Counter(
 # Age of the oldest event that is folded but not durable. Worry when it passes a few flush intervals.
 UNFLUSHED_SECONDS: Final = Gauge("metering_worker_unflushed_seconds", "Seconds since events are waiting for a flush")
 
+# What the worker's own audit found last, by check. Worry at anything but 0: `metering audit` says more, then
+# `metering repair` mends it.
+AUDIT_DIFFERENCES: Final = Gauge(
+    "metering_worker_audit_differences", "Differences that the worker's last audit found, by check", ["check"]
+)
+
+# Looks of the worker's own audit, by how they ended: clean, different or failed. Worry when clean ones stop coming.
+AUDITS: Final = Counter("metering_worker_audits_total", "Audits by the worker of its own partitions", ["result"])
+
 # How long a partition has stood still although there is more to read. Worry at 30: /readyz is red from there on.
 STANDSTILL_SECONDS: Final = Gauge(
     "metering_worker_standstill_seconds", "Seconds since a partition with records to read has moved"

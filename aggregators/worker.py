@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from aggregators.app import AggregatorApp
+from aggregators.audit_watch import AuditWatch
 from aggregators.dead_letter_topic import DeadLetterTopic
 from aggregators.decide import Decision, Limits
 from aggregators.health import Health
@@ -80,6 +81,12 @@ class Worker:
             on_flushed=self._flushed,
             on_fatal=die,
         )
+        self._audit = AuditWatch(
+            settings,
+            epoch=self.epoch,
+            partitions=lambda: tuple(self.pipeline.positions),
+            stopping=self.store.stopping,
+        )
         self._standstill = Standstill()
         self._standstill_s = 0.0
         self._app: AggregatorApp | None = None
@@ -92,6 +99,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         self.pipeline.start()
+        self._audit.start()
         self._app = app = AggregatorApp(self._settings, topic=USAGE_EVENTS, take_over=self._take_over, take=self._take)
         app.finalize()
         await app.start()
@@ -113,6 +121,7 @@ class Worker:
             unflushed_s=self._unflushed_s(),
             standstill_s=self._standstill_s,
             waiting_for=waiting_for,
+            audit_differences=self._audit.differences,
         )
 
     def _unflushed_s(self) -> float:

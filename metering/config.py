@@ -178,6 +178,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker_stuck_s_max: Annotated[
         float, Meta(gt=0, description="A worker that holds events and flushes none for this long ends itself.")
     ] = 300.0
+    audit_interval_s: Annotated[
+        float,
+        Meta(ge=0, description="How often a worker audits what its partitions had since its last look; 0 is never."),
+    ] = 3_600.0
     state_keys_max: Annotated[
         int, Meta(ge=1_000, description="Rollup keys a worker keeps in memory; the least recently used are read back.")
     ] = 500_000
