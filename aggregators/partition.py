@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from aggregators.catalog_starts import Start
 from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
 from aggregators.fold import DayKey, Fold, Series, State, StateKey
@@ -29,6 +30,7 @@ class Partition:
         self.pending: list[Decision] = []
         self.recomputed: list[Recomputed] = []
         self._starts = dict(end.starts)
+        self._claims = end.claims
         self._known_days = known_days
         self._series: dict[tuple[str, int], Series] = {}
         self._series_of: dict[int, Series] = {}  # by id() of the MeterVersion, which the Series keeps alive
@@ -38,10 +40,18 @@ class Partition:
         """Every series folded here, by (meter name, version)."""
         return self._series
 
+    def start_of(self, version: int) -> Start | None:
+        """What has to be claimed before this catalog may decide here; None when it has decided here before."""
+        if any(one >= version for one in self._starts):
+            return None
+        return Start(partition=self.place[1], number=self._claims + 1, catalog_version=version, first=self.next_offset)
+
     def begin_catalog(self, version: int, meter_versions: Sequence[MeterVersion]) -> None:
         """Decide with this catalog from the next offset on. What was decided before must have been taken."""
-        if all(one < version for one in self._starts):
-            self._starts[version] = self.next_offset
+        start = self.start_of(version)
+        if start is not None:
+            self._starts[version] = start.first
+            self._claims = start.number
         end = LedgerEnd(next_offset=self.next_offset, starts=self._starts)
         for one in meter_versions:
             series = Series(one, end.position_first(one.introduced_in))

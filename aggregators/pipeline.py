@@ -238,7 +238,7 @@ class Pipeline:
         return lambda days, series: self._store.states(number, days, series)
 
     def _read_catalog(self) -> None:
-        """Take up the newest catalog. What the one before decided is flushed first: a ledger row names one catalog."""
+        """Take up the newest catalog. What the one before decided is durable first: a ledger row names one catalog."""
         newest = self._store.catalog(self._catalog)
         self._catalog_read_s = self._clock.monotonic_s()
         if newest is not None and (self._catalog is None or newest.version != self._catalog.version):
@@ -247,6 +247,10 @@ class Pipeline:
             self._admission = Admission(newest.meter_versions, newest.known_types)
             log.info("catalog", version=newest.version)
         if self._catalog is not None:
+            starts = [one.start_of(self._catalog.version) for one in self._partitions.values()]
+            if wanted := [one for one in starts if one is not None]:
+                self._wait_written()
+                self._store.claim_starts(wanted)
             for partition in self._partitions.values():
                 partition.begin_catalog(self._catalog.version, self._catalog.meter_versions)
 

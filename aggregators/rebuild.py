@@ -39,6 +39,7 @@ WHERE epoch = {epoch:String} AND partition = {partition:UInt32} AND offset >= {f
   AND type IN {types:Array(String)}
 ORDER BY offset
 """
+_FILL_COLUMNS: Final = ("meter", "meter_version", "epoch", "partition", "until")
 _KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
 _KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member, since"}
 _WITHIN: Final = (
@@ -109,12 +110,24 @@ class Rebuild:
             # were written, found nothing to mend there.
             if not corrections.have_grown():
                 break
+        if write:
+            self._record_fills(parts)
         return Rebuilt(
             meters=self._meters,
             events_read=self._events_read,
             unreadable=self._unreadable,
             differences=differences,
         )
+
+    def _record_fills(self, parts: Sequence[Folded]) -> None:
+        """Say how far each meter version is filled: up to where its live folding began. A close asks for it."""
+        rows = [
+            (one.meter.name, one.version, part.epoch, part.partition, part.end.position_first(one.introduced_in))
+            for one in self._versions
+            for part in parts
+        ]
+        if rows:
+            self._live.insert("meter_fills", rows, column_names=_FILL_COLUMNS)
 
     def _fold_all(
         self,

@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
+from aggregators import catalog_starts
 from aggregators.dedupe import Identity, Standing
 from aggregators.fold import DAY_S, DayKey, State, StateKey
 
@@ -57,10 +58,14 @@ ORDER BY since
 
 
 class LedgerEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a partition's ledger stands. `starts`: catalog version → first offset decided with it or a later one."""
+    """Where a partition's ledger stands. `starts`: catalog version → first offset decided with it.
+
+    `claims` is how many starts are on record in `catalog_starts`; the ledger alone has those of older code.
+    """
 
     next_offset: int
     starts: dict[int, int]
+    claims: int = 0
 
     def position_first(self, introduced_in: int) -> int:
         """First offset folded by a meter version that this catalog version brought."""
@@ -69,24 +74,42 @@ class LedgerEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ledger_ends(client: Client, epoch: str) -> dict[int, LedgerEnd]:
-    """The ledger's end of every partition that has one.
+    """The ledger's end of every partition that has one, or where folding was about to begin.
 
     A worker that was cut off may still add a row decided with an older catalog; only rows of the newest catalog say
-    how far folding came, because every row after the newest catalog's first one is decided with it.
+    how far folding came, because every row after the newest catalog's first one is decided with it. Where it was
+    claimed and has no row yet, its start does: all before a start is in the ledger.
     """
     rows = client.query(
         "SELECT partition, catalog_version, min(first), max(last) FROM positions WHERE epoch = {epoch:String} "
         "GROUP BY partition, catalog_version",
         {"epoch": epoch},
     ).result_rows
+    # After the ledger: a start that is claimed between the two reads is missing nothing, all before it is durable.
+    return ends_of(rows, catalog_starts.claimed(client, epoch))
+
+
+def ends_of(
+    batches: Iterable[Sequence[Any]], claimed: Mapping[int, Sequence[catalog_starts.Start]]
+) -> dict[int, LedgerEnd]:
+    """The end of each partition. `batches` are (partition, catalog version, first, last), by version or one by one."""
     starts: dict[int, dict[int, int]] = defaultdict(dict)
-    newest: dict[int, tuple[int, int]] = {}
-    for partition, version, first, last in rows:
-        starts[partition][version] = first
-        newest[partition] = max(newest.get(partition, (-1, -1)), (version, last))
-    return {
-        partition: LedgerEnd(next_offset=last + 1, starts=starts[partition]) for partition, (_, last) in newest.items()
-    }
+    following: dict[int, dict[int, int]] = defaultdict(dict)
+    for partition, version, first, last in batches:
+        starts[partition][version] = min(first, starts[partition].get(version, first))
+        following[partition][version] = max(last + 1, following[partition].get(version, 0))
+    for partition, several in claimed.items():
+        for one in several:
+            starts[partition][one.catalog_version] = one.first
+    ends: dict[int, LedgerEnd] = {}
+    for partition, known in starts.items():
+        newest = max(known)
+        ends[partition] = LedgerEnd(
+            next_offset=following[partition].get(newest, known[newest]),
+            starts=known,
+            claims=len(claimed.get(partition, ())),
+        )
+    return ends
 
 
 def identity_keys(client: Client, since: datetime) -> Iterator[int]:

@@ -15,7 +15,8 @@ import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from aggregators import correction_store, store
+from aggregators import catalog_starts, correction_store, store
+from aggregators.catalog_starts import Start
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing
 from aggregators.flush import DeadLetterSink, Flush, write_flush
@@ -126,6 +127,13 @@ class WorkerStore:
                 end = self._lost(partition, end, first, following)
             ends[partition] = end
         return ends
+
+    def claim_starts(self, wanted: Sequence[Start]) -> None:
+        """Put on record where a catalog is taken up. Raises PartitionTakenError when another worker has."""
+        at = self._clock.now()
+        self.read(
+            "starts", lambda client: catalog_starts.claim(client, self._epoch, wanted, at=at, worker=self._worker)
+        )
 
     def standings(self, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
         """Where identities stand in `events`."""

@@ -18,6 +18,7 @@ from billing_export import runs
 from billing_export.assemble import Assembly, assemble
 from billing_export.catalogs import Catalogs
 from billing_export.line_store import Row, count_lines, rows_of, write_rows
+from billing_export.obstacles import obstacles
 from billing_export.parallel import in_order, without_collector, workers_for
 from billing_export.prepare import due, not_billed_again, prepare
 from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
@@ -40,7 +41,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
 class Closer(msgspec.Struct, frozen=True, kw_only=True):
     """Who closes, with what.
 
-    `on_step` hears each step, `on_progress` the customers done and all there are. With `connect_again`, which opens
+    `on_step` hears each step, `on_progress` the customers done and all there are, `on_obstacle` what would refuse the
+    close of a run that is only previewed. With `connect_again`, which opens
     another connection to the same database, large runs are made by several processes.
     """
 
@@ -52,6 +54,7 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str
     on_step: Callable[[str], None] = lambda _: None
     on_progress: Callable[[int, int], None] = lambda _, __: None
+    on_obstacle: Callable[[RunError], None] = lambda _: None
     connect_again: Callable[[], Client] | None = None
 
     def close(
@@ -61,7 +64,8 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
 
         Runs that somebody began and did not finish are finished first, with their own cuts and catalogs.
         Raises PeriodNotOverError unless the period and the grace time are over for everybody to bill or `force` is
-        given; RunError when there is no catalog or nobody to bill; InvariantViolationError when lines come out in two
+        given; RunError when there is no catalog or nobody to bill, when a meter was not filled from history, and when
+        an event was accepted more than once; InvariantViolationError when lines come out in two
         ways; RequestError for a label or a customer that is none.
         """
         finished: Run | None = None
@@ -76,6 +80,8 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
             if wanted is None:
                 held = finished or runs.closed(self.client, label)
                 return Closed(run=held, changed=finished is not None)
+            for obstacle in self._obstacles(wanted):
+                raise obstacle
             held = runs.claim(self.client, wanted)
             if _is_claim_of(held, wanted):
                 return Closed(run=self.finish(held), changed=True)
@@ -141,7 +147,14 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
             if not begun.is_frozen:
                 return self._lines(begun)
         wanted = self.prepared(label, customers=customers, kind=kind, force=force)
-        return [] if wanted is None else self._lines(wanted)
+        if wanted is None:
+            return []
+        for obstacle in self._obstacles(wanted):
+            self.on_obstacle(obstacle)
+        return self._lines(wanted)
+
+    def _obstacles(self, wanted: Run) -> list[RunError]:
+        return obstacles(self.client, wanted, Catalogs(self.client).load(wanted.catalog_version))
 
     def finish(self, run: Run) -> Run:
         """Make the lines of a claimed run and freeze it; nothing for one that is frozen."""

@@ -22,13 +22,24 @@ WITH
         FROM positions FINAL
         WHERE topic = {topic:String}
         WINDOW w AS (PARTITION BY epoch, partition ORDER BY first, last)
+    ),
+    ends AS
+    (
+        SELECT
+            epoch, partition, max(catalog_version) AS newest, argMax(last, (catalog_version, last)) AS reached_last,
+            countIf(number > 1 AND first > reached + 1) AS gaps,
+            minIf(first, number > 1 AND first > reached + 1) AS at
+        FROM batches
+        GROUP BY epoch, partition
+    ),
+    starts AS
+    (
+        SELECT epoch, partition, max(catalog_version) AS begun, argMax(first, catalog_version) AS start
+        FROM catalog_starts GROUP BY epoch, partition
     )
-SELECT
-    epoch, partition, argMax(last, (catalog_version, last)),
-    countIf(number > 1 AND first > reached + 1) AS gaps,
-    minIf(first, number > 1 AND first > reached + 1) AS at
-FROM batches
-GROUP BY epoch, partition
+SELECT epoch, partition, if(begun > newest, toInt64(start) - 1, toInt64(reached_last)) AS end, gaps, at
+FROM ends LEFT JOIN starts USING (epoch, partition)
+WHERE end >= 0
 ORDER BY epoch, partition
 """
 
@@ -36,8 +47,8 @@ ORDER BY epoch, partition
 def ledger_cut(client: Client) -> Cut:
     """The prefix of the log that the ledger accounts for at this moment.
 
-    It ends where the newest catalog's batches end, as for a worker: a batch that a cut-off worker decided with an older
-    catalog may lie beyond, and the newest meters have not counted it yet.
+    It ends where the newest catalog's batches end, or where it was taken up while it has none, as for a worker: a batch
+    that a cut-off worker decided with an older catalog may lie beyond, and the newest meters have not counted it yet.
 
     Raises InvariantViolationError when offsets before its end are in no batch: nothing may be billed on that.
     """

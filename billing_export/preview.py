@@ -19,6 +19,7 @@ from billing_export.assemble import Assembly, CustomerWork
 from billing_export.catalogs import Catalogs
 from billing_export.cut import ledger_cut
 from billing_export.money import format_amount
+from billing_export.obstacles import obstacles
 from billing_export.projection import ended, projected, until
 from billing_export.readings import Ask, Reading, UsageReader, Used, read_answers
 from billing_export.run import Run, RunState, run_id
@@ -64,7 +65,10 @@ class PreviewTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """The bill of a customer for one period. `elapsed` is the part of the period that is over, as a fraction."""
+    """The bill of a customer for one period. `elapsed` is the part of the period that is over, as a fraction.
+
+    `warnings` say what a close of this moment would refuse.
+    """
 
     customer: str
     customer_name: str
@@ -77,6 +81,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     catalog_version: int
     lines: tuple[PreviewLine, ...]
     totals: tuple[PreviewTotal, ...]
+    warnings: tuple[str, ...]
 
 
 def preview(client: Client, customer: str, read_usage: UsageReader, *, now: datetime, label: str = "") -> list[Preview]:
@@ -170,6 +175,7 @@ def _preview(
         catalog_version=catalog.version,
         lines=tuple(lines),
         totals=tuple(_totals(lines)),
+        warnings=tuple(str(one) for one in obstacles(client, run, catalog)),
     )
 
 

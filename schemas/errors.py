@@ -18,6 +18,7 @@
     │   ├── AlreadyRunningError
     │   └── JarsUnavailableError
     ├── LogLostError              Kafka no longer has records that were never folded
+    ├── PartitionTakenError       another worker went on with a partition that this one still holds
     └── InvariantViolationError   a fact the pipeline stands on does not hold; stop and look
 
 Each message says what happened, where, what was expected, and what to do next.
@@ -147,6 +148,10 @@ class JarsUnavailableError(EmbeddedError):
 
 class LogLostError(MeteringError):
     """Kafka has dropped records that no worker has folded."""
+
+
+class PartitionTakenError(MeteringError):
+    """Another worker went on with a partition that this one still holds; nothing was written, start again."""
 
 
 class InvariantViolationError(MeteringError):

@@ -12,6 +12,7 @@ import typer
 from clickhouse_connect.driver.client import Client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from billing_export import prepare, runs
 from billing_export.close import Closed, Closer
@@ -25,7 +26,7 @@ from metering.clickhouse import connect
 from metering.clock import SystemClock
 from metering.config import Settings, load_settings
 from metering.version import CODE_VERSION
-from schemas.errors import RequestError
+from schemas.errors import RequestError, RunError
 from schemas.line_item import LineItem
 from schemas.period import parse_label
 
@@ -75,6 +76,7 @@ def close(
     kind = RunKind.ADJUSTMENTS if adjust else RunKind.BILL
     with database_client(settings) as client:
         _wait(client, settings, period, no_wait=no_wait)
+        warnings: list[RunError] = []
         with _progress(period or "what is due") as show:
             closer = Closer(
                 client=client,
@@ -84,6 +86,7 @@ def close(
                 closed_by=whoami(),
                 code_version=CODE_VERSION,
                 on_progress=show,
+                on_obstacle=warnings.append,
                 connect_again=lambda: connect(settings),
             )
             if dry_run:
@@ -98,7 +101,7 @@ def close(
             else:
                 done = closer.close_due(customers=customers)
         if dry_run:
-            _say_preview(lines, json=json)
+            _say_preview(lines, warnings, json=json)
         else:
             _say(client, done, is_list=due, json=json)
 
@@ -161,11 +164,16 @@ def _sentence(run: Run, *, changed: bool) -> str:
     return f"Run {run.id} is closed with {run.lines_count} lines{forced}."
 
 
-def _say_preview(lines: Sequence[LineItem], *, json: bool) -> None:
+def _say_preview(lines: Sequence[LineItem], warnings: Sequence[RunError], *, json: bool) -> None:
     if json:
-        typer.echo(msgspec.json.encode({"dry_run": True, "lines": lines, "totals": totals_of(lines)}))
+        texts = [str(one) for one in warnings]
+        typer.echo(
+            msgspec.json.encode({"dry_run": True, "lines": lines, "totals": totals_of(lines), "warnings": texts})
+        )
         return
     out = console()
     show_lines(out, lines)
     show_totals(out, totals_of(lines))
+    for one in warnings:
+        out.print(Text(f"A close would refuse: {one}", style="bold red"))
     out.print("Nothing was frozen.")

@@ -72,6 +72,8 @@ def _show(out: Console, found: Preview) -> None:
     rows += [("total", "", "", "", "", "", one.so_far, one.projected, one.currency) for one in found.totals]
     names = ("line", "period", "dimensions", "so far", "projected", "unit", "amount so far", "amount projected", "")
     show_table(out, names, rows, right=(3, 4, 6, 7))
+    for warning in found.warnings:
+        say(out, f"A close would refuse: {warning}", style="bold red")
 
 
 def _what(one: PreviewLine) -> str:

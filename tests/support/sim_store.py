@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from aggregators import catalog_starts
+from aggregators.catalog_starts import Start
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing, identity_key
 from aggregators.flush import Flush, write_flush
 from aggregators.fold import DAY_S, DayKey, State, StateKey
 from aggregators.partition import known_days_filter
-from aggregators.store import LedgerEnd
+from aggregators.store import LedgerEnd, ends_of
 from schemas.catalog import AppliedCatalog
 
 EPOCH = "cluster/log"
@@ -45,6 +47,7 @@ class SimTables:
         self.letters: dict[tuple[int, int], str] = {}
         self.sent_letters: set[tuple[int, int, str]] = set()
         self.ledger: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self.starts: dict[int, list[Start]] = defaultdict(list)
 
     def apply(self, write: Write, rows: Sequence[dict[str, Any]]) -> None:
         """Put rows in, as a replacing table has them once it has merged."""
@@ -99,16 +102,19 @@ class SimStore:
         return known_days_filter([(key[1], key[2] // DAY_S) for key in self._tables.rollups if key[5] == partition])
 
     def ledger_ends(self, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
-        starts: dict[int, dict[int, int]] = defaultdict(dict)
-        newest: dict[int, tuple[int, int]] = {}
-        for (partition, first, last), row in self._tables.ledger.items():
-            version = row["catalog_version"]
-            starts[partition][version] = min(first, starts[partition].get(version, first))
-            newest[partition] = max(newest.get(partition, (-1, -1)), (version, last))
-        return {
-            one: LedgerEnd(next_offset=newest[one][1] + 1 if one in newest else 0, starts=starts[one])
-            for one in partitions
-        }
+        batches = [
+            (partition, row["catalog_version"], first, last)
+            for (partition, first, last), row in self._tables.ledger.items()
+        ]
+        ends = ends_of(batches, self._tables.starts)
+        return {one: ends.get(one, LedgerEnd(next_offset=0, starts={})) for one in partitions}
+
+    def claim_starts(self, wanted: Sequence[Start]) -> None:
+        for one in wanted:
+            held = self._tables.starts[one.partition]
+            if len(held) < one.number:  # what the insert token of a number does
+                held.append(one)
+        catalog_starts.check_claims(wanted, self._tables.starts, EPOCH)
 
     def standings(self, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
         wanted = set(identities)
