@@ -113,7 +113,11 @@ def test_an_event_whose_time_was_moved_in_the_table_is_found(world: UsageTables)
     assert "time is 2013-01-16 00:00:00+00:00 in the table but 2013-01-15 12:00:00+00:00 in its bytes" in differences[0]
 
 
-def test_an_identity_that_stands_twice_is_reported_and_counted_once(world: UsageTables) -> None:
+def test_an_identity_that_stands_twice_is_reported_and_counted_once(
+    world: UsageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run that was closed before a close looked for such events."""
+    monkeypatch.setattr("billing_export.close.obstacles", lambda *_: [])
     store_world(world, JANUARY)
     world.client.command("INSERT INTO events SELECT * REPLACE (10 AS offset) FROM events FINAL WHERE events.offset = 2")
     world.client.command(

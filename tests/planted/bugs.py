@@ -11,6 +11,7 @@ DECIDE: Final = "tests/aggregators/test_decide_batches.py"
 FOLD: Final = "tests/aggregators/test_fold_states.py"
 QUANTITY: Final = "tests/schemas/test_quantity_exactness.py"
 AUDIT: Final = "tests/faults/test_audit_repair.py"
+OBSTACLES: Final = "tests/billing_export/test_close_obstacles.py"
 CRASH: Final = "tests/aggregators/test_flush_crash.py"
 
 
@@ -194,6 +195,42 @@ BUGS: Final = (
         "ENGINE = ReplacingMergeTree(position)",
         "ENGINE = ReplacingMergeTree",
         "tests/aggregators/test_pipeline_takeover.py",
+    ),
+    bug(
+        "a worker goes on though another one claimed where a catalog begins",
+        "aggregators/catalog_starts.py",
+        "        if winner != one:\n",
+        "        if winner.number != one.number:\n",
+        "tests/aggregators/test_catalog_starts.py",
+    ),
+    bug(
+        "where a catalog begins is claimed before what comes before is durable",
+        "aggregators/pipeline.py",
+        "                self._wait_written()\n                self._store.claim_starts(wanted)\n",
+        "                self._store.claim_starts(wanted)\n",
+        SIMULATION,
+    ),
+    bug(
+        "a catalog that was claimed and has no ledger row begins at the ledger's end",
+        "aggregators/store.py",
+        "next_offset=following[partition].get(newest, known[newest]),",
+        "next_offset=max([known[newest], *following[partition].values()]),",
+        "tests/aggregators/test_catalog_starts.py",
+        SIMULATION,
+    ),
+    bug(
+        "a close bills events that were accepted twice",
+        "billing_export/event_store.py",
+        "SELECT count() > uniqExact(xxh3(subject, source, id)) FROM",
+        "SELECT count() < uniqExact(xxh3(subject, source, id)) FROM",
+        OBSTACLES,
+    ),
+    bug(
+        "a close bills a meter that was not filled from history",
+        "billing_export/obstacles.py",
+        "            if since < until:\n",
+        "            if since < 0:\n",
+        OBSTACLES,
     ),
     bug(
         "an audit looks over holes in the ledger",
