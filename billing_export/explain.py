@@ -97,7 +97,7 @@ class Explainer:
             run=FromRun(
                 id=self.run.id,
                 sequence=self.run.sequence,
-                at=self.run.at,
+                at=runs.closed_at(self._client, self.run),
                 cut=self.run.cut,
                 catalog_version=self.run.catalog_version,
                 code_version=self.run.code_version,

@@ -15,7 +15,7 @@ from schemas.usage_query import Cut
 
 
 class FromRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The run that froze a line: what it knew of the log and of the catalog, and which code made it."""
+    """The run that froze a line, at `at`: what it knew of the log and of the catalog, and which code made it."""
 
     id: str
     sequence: int

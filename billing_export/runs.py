@@ -60,6 +60,15 @@ def closed(client: Client, period: str) -> Run:
     return frozen(client, period)[-1]
 
 
+def closed_at(client: Client, run: Run) -> datetime:
+    """When a frozen run was frozen, UTC; `run.at` is later than that for one that was exported since."""
+    rows = client.query(
+        f"{_SELECT} WHERE run = {{run:String}} AND state = {{state:String}}",
+        {"run": run.id, "state": RunState.CLOSED.value},
+    ).result_rows
+    return _run(rows[0]).at if rows else run.at
+
+
 def unfinished(client: Client) -> list[Run]:
     """Runs that were claimed and are not frozen, in the order of the log."""
     return [one for one in listed(client) if not one.is_frozen]

@@ -18,6 +18,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+SCHEMA_VERSION: Final = 1
+"""Stands in the schema's `$id`; goes up with every change of a field's name, type or bounds."""
+
 NAMESPACE: Final = UUID("a4f0f5ab-0f5e-5c0a-9f5d-3d1f0e6c7b21")
 """The name space of line item ids. It must never change: an id is how an invoicing system knows a line again."""
 
@@ -185,6 +188,7 @@ def json_schema() -> bytes:
     """The JSON Schema of a line item, as it stands in schemas/json/line_item.json."""
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:usage-metering:line_item:{SCHEMA_VERSION}",
         **msgspec.json.schema(LineItem),
     }
     return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"

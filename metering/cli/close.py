@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -159,14 +160,14 @@ def _say(client: Client, done: Sequence[Closed], *, is_list: bool, adjust: bool,
         return
     for one in done:
         show_totals(out, run_totals(client, one.run))
-        out.print(_sentence(one.run, changed=one.changed))
+        out.print(_sentence(one.run, runs.closed_at(client, one.run), changed=one.changed))
     if not done:
         out.print("Nothing is due.")
 
 
-def _sentence(run: Run, *, changed: bool) -> str:
+def _sentence(run: Run, closed_at: datetime, *, changed: bool) -> str:
     if not changed:
-        return f"Nothing changed: run {run.id} was closed at {run.at:%Y-%m-%d %H:%M:%S} UTC already."
+        return f"Nothing changed: run {run.id} was closed at {closed_at:%Y-%m-%d %H:%M:%S} UTC already."
     forced = ", forced before its grace time was over" if run.forced else ""
     return f"Run {run.id} is closed with {run.lines_count} lines{forced}."
 

@@ -16,8 +16,10 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from billing_export import runs
 from billing_export.close import STEPS
+from billing_export.explain import explain
 from billing_export.line_store import read_lines, rows_of, write_rows
 from billing_export.run import Run, RunState
+from billing_export.usage_reader import RollupReader
 from metering import audit_log, catalog_store
 from metering.audit_log import Action
 from metering.catalog_file import parse_catalog
@@ -123,6 +125,15 @@ def test_a_forced_close_is_recorded_as_forced(world: UsageTables) -> None:
 
 def test_force_is_not_recorded_where_it_was_not_needed(world: UsageTables) -> None:
     assert close(world.client, force=True).run.forced is False
+
+
+def test_an_export_does_not_change_when_a_run_was_closed(world: UsageTables) -> None:
+    run = close(world.client).run
+    exported = runs.mark_exported(world.client, run, run.at + timedelta(days=1))
+
+    assert exported.at == run.at + timedelta(days=1)
+    assert runs.closed_at(world.client, exported) == runs.closed_at(world.client, run) == run.at
+    assert explain(world.client, lines(world)[0].id, RollupReader(world.client)).run.at == run.at
 
 
 def test_the_audit_log_says_once_who_froze_a_run_however_many_closed_it(world: UsageTables) -> None:

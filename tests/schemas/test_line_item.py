@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid5
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.line_item import (
     NAMESPACE,
+    SCHEMA_VERSION,
     Adjustment,
     LineItem,
     LineKind,
@@ -165,6 +167,22 @@ def test_a_quantity_in_any_other_notation_is_refused(quantity: str) -> None:
 def test_the_schema_file_is_the_schema_of_the_code() -> None:
     # Write it again with: python -m schemas.line_item > schemas/json/line_item.json
     assert SCHEMA.read_bytes() == json_schema()
+
+
+def test_a_schema_that_says_something_else_has_another_version() -> None:
+    # Changed on purpose? Raise SCHEMA_VERSION, and put the new digest beside its version.
+    shape = bare(msgspec.json.decode(SCHEMA.read_bytes()))
+
+    assert shape.pop("$id") == f"urn:usage-metering:line_item:{SCHEMA_VERSION}"
+    digest = sha256(msgspec.json.encode(shape, order="deterministic")).hexdigest()
+    assert (SCHEMA_VERSION, digest) == (1, "54d2356a8ffe931eaee07f9ab45053648c7fc0cddfcfc932f5850953f6ae1a00")
+
+
+def bare(part: Any) -> Any:
+    """A schema without its words for people: `description` where it is a text, not a field of that name."""
+    if isinstance(part, dict):
+        return {name: bare(one) for name, one in part.items() if not (name == "description" and isinstance(one, str))}
+    return [bare(one) for one in part] if isinstance(part, list) else part
 
 
 def test_the_schema_names_and_explains_every_field() -> None:
