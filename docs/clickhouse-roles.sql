@@ -75,6 +75,9 @@ GRANT SELECT ON metering.kpi_active_users TO metering_analyst;
 GRANT SELECT ON metering.kpi_viral TO metering_analyst;
 GRANT SELECT ON metering.pipeline_freshness TO metering_analyst;
 GRANT SELECT ON metering.dead_letter_counts TO metering_analyst;
+GRANT SELECT ON metering.kpi_pql TO metering_analyst;
+GRANT SELECT ON metering.kpi_values TO metering_analyst;
+GRANT SELECT ON metering.kpi_goals TO metering_analyst;
 
 CREATE USER IF NOT EXISTS metering_owner IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_owner;
 CREATE USER IF NOT EXISTS metering_writer IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_writer;

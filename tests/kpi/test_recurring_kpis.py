@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from schemas.kpi import Kpi
 from tests.support.made_kpis import apply, rows
 from tests.support.made_usage import UsageTables
 
@@ -186,3 +189,11 @@ subscriptions:
         ("2024-01-22", "2", "1", "0", "50"),
         ("2024-01-29", "2", "1", "0", "50"),
     ]
+
+
+def test_every_kpi_that_a_goal_can_name_has_values(tables: UsageTables) -> None:
+    definition = tables.client.query(
+        "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = 'kpi_values'"
+    ).result_rows[0][0]
+
+    assert set(re.findall(r"\('(\w+)', CAST", definition)) == {one.value for one in Kpi}
