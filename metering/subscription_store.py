@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from clickhouse_connect.driver.client import Client
 
 from schemas.catalog import AppliedCatalog
+from schemas.subscription import Subscription
 from schemas.subscription_facts import FactType, Status, life_of
 
 _COLUMNS: Final = (
@@ -26,7 +27,8 @@ def write_lives(client: Client, before: AppliedCatalog | None, after: AppliedCat
     Differently from what is stored, so that an apply that died is finished by the next one; and differently from
     `before`, the version just before it, so that what a slower apply of that version still writes is outdated by it.
     """
-    stored, previous, present = _stored(client), _lives(before), _lives(after)
+    stored, present = _stored(client), _lives(after)
+    previous = {} if before is None else _lives(before, after, present)
     rows: list[tuple[object, ...]] = []
     count = 0
     for subscription in sorted({*stored, *previous, *present}):
@@ -40,11 +42,14 @@ def write_lives(client: Client, before: AppliedCatalog | None, after: AppliedCat
     return count
 
 
-def _lives(catalog: AppliedCatalog | None) -> _Lives:
+def _lives(catalog: AppliedCatalog, later: AppliedCatalog | None = None, later_lives: _Lives | None = None) -> _Lives:
+    """The life of each subscription; taken from `later_lives` where nothing that it depends on has changed since."""
     found: _Lives = {}
-    if catalog is None:
-        return found
+    known = later_lives if later is not None and later_lives is not None and _same_plans(catalog, later) else {}
     for one in catalog.catalog.subscriptions:
+        if later is not None and one.id in known and _same_terms(catalog, later, one):
+            found[one.id] = known[one.id]
+            continue
         found[one.id] = [
             (
                 fact.number, fact.type.value, fact.day, fact.at, fact.customer, fact.currency, fact.plan,
@@ -54,6 +59,18 @@ def _lives(catalog: AppliedCatalog | None) -> _Lives:
             for fact in life_of(catalog, one)
         ]  # fmt: skip
     return found
+
+
+def _same_plans(one: AppliedCatalog, other: AppliedCatalog) -> bool:
+    return one.catalog.plans == other.catalog.plans and one.catalog.migrations == other.catalog.migrations
+
+
+def _same_terms(one: AppliedCatalog, other: AppliedCatalog, subscription: Subscription) -> bool:
+    """Whether both catalogs have the subscription, and its customer's zone and currency, alike."""
+    if other.subscriptions[subscription.id] != subscription:
+        return False
+    was, now = one.customers[subscription.customer], other.customers[subscription.customer]
+    return (was.timezone, was.currency) == (now.timezone, now.currency)
 
 
 def _withdrawn(life: list[_Row]) -> _Row:

@@ -88,6 +88,20 @@ def test_an_apply_that_was_overtaken_does_not_win(tables: UsageTables) -> None:
     assert rows(tables, EVENTS) == [("s", "subscription.started", "2024-01-01", "3")]
 
 
+def test_a_price_that_changes_under_a_subscription_is_a_life_that_changes(tables: UsageTables) -> None:
+    apply(tables, OPEN)
+    apply(tables, OPEN.replace("amount: 10", "amount: 12"))
+
+    assert rows(tables, "SELECT recurring, catalog_version FROM subscription_events") == [("12", "2")]
+
+
+def test_a_zone_that_changes_moves_the_days_of_a_life(tables: UsageTables) -> None:
+    apply(tables, OPEN)
+    apply(tables, OPEN.replace("subjects: [a]", "subjects: [a], timezone: Asia/Kathmandu"))
+
+    assert rows(tables, "SELECT at, catalog_version FROM subscription_events") == [("2023-12-31 18:15:00", "2")]
+
+
 def test_many_lives_are_written_and_found_unchanged(tables: UsageTables) -> None:
     customers = "".join(f"  - {{id: c{n}, subjects: [c{n}]}}\n" for n in range(2_000))
     lives = "".join(
