@@ -39,7 +39,8 @@ REVOKE SELECT ON metering.api_keys FROM metering_exporter;
 REVOKE SELECT ON metering.dead_letters FROM metering_exporter;
 GRANT INSERT ON metering.audit_log TO metering_exporter;
 
--- Analysts: quantities and lines; no event, no dead letter, no key.
+-- Analysts: quantities, lines and KPIs; no event, no dead letter, no key. Views that count events or dead letters read them with
+-- the rights of who ran `metering migrate`, and hand out counts, times and the amounts of business facts.
 CREATE ROLE IF NOT EXISTS metering_analyst SETTINGS PROFILE 'metering_questions', readonly = 2;
 GRANT SELECT ON metering.rollups TO metering_analyst;
 GRANT SELECT ON metering.members TO metering_analyst;
@@ -47,6 +48,36 @@ GRANT SELECT ON metering.subjects TO metering_analyst;
 GRANT SELECT ON metering.catalog_versions TO metering_analyst;
 GRANT SELECT ON metering.runs TO metering_analyst;
 GRANT SELECT ON metering.line_items TO metering_analyst;
+GRANT SELECT ON metering.meter_versions TO metering_analyst;
+GRANT SELECT ON metering.usage_parts TO metering_analyst;
+GRANT SELECT ON metering.balance_days TO metering_analyst;
+GRANT SELECT ON metering.usage_15m TO metering_analyst;
+GRANT SELECT ON metering.usage_daily TO metering_analyst;
+GRANT SELECT ON metering.usage_monthly TO metering_analyst;
+GRANT SELECT ON metering.subscription_facts TO metering_analyst;
+GRANT SELECT ON metering.subscription_events TO metering_analyst;
+GRANT SELECT ON metering.subscription_spans TO metering_analyst;
+GRANT SELECT ON metering.kpi_customer_months TO metering_analyst;
+GRANT SELECT ON metering.kpi_mrr TO metering_analyst;
+GRANT SELECT ON metering.kpi_churn TO metering_analyst;
+GRANT SELECT ON metering.kpi_retention TO metering_analyst;
+GRANT SELECT ON metering.kpi_retention_weeks TO metering_analyst;
+GRANT SELECT ON metering.kpi_cohorts TO metering_analyst;
+GRANT SELECT ON metering.business_facts TO metering_analyst;
+GRANT SELECT ON metering.kpi_revenue TO metering_analyst;
+GRANT SELECT ON metering.kpi_arpu TO metering_analyst;
+GRANT SELECT ON metering.kpi_clv TO metering_analyst;
+GRANT SELECT ON metering.kpi_cac TO metering_analyst;
+GRANT SELECT ON metering.kpi_conversion TO metering_analyst;
+GRANT SELECT ON metering.kpi_trials TO metering_analyst;
+GRANT SELECT ON metering.kpi_nps TO metering_analyst;
+GRANT SELECT ON metering.kpi_active_users TO metering_analyst;
+GRANT SELECT ON metering.kpi_viral TO metering_analyst;
+GRANT SELECT ON metering.pipeline_freshness TO metering_analyst;
+GRANT SELECT ON metering.dead_letter_counts TO metering_analyst;
+GRANT SELECT ON metering.kpi_pql TO metering_analyst;
+GRANT SELECT ON metering.kpi_values TO metering_analyst;
+GRANT SELECT ON metering.kpi_goals TO metering_analyst;
 
 CREATE USER IF NOT EXISTS metering_owner IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_owner;
 CREATE USER IF NOT EXISTS metering_writer IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_writer;

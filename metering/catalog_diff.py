@@ -14,13 +14,26 @@ from typing import Any, Final
 import msgspec
 
 from schemas.catalog import Catalog
+from schemas.kpi import LeadRule
 from schemas.meter import Meter
 from schemas.plan import Plan
 from schemas.subscription import Migration
 
-_SECTIONS: Final = ("event_types", "meters", "customers", "plans", "subscriptions", "migrations")
+_SECTIONS: Final = (
+    "event_types",
+    "meters",
+    "customers",
+    "plans",
+    "subscriptions",
+    "migrations",
+    "goals",
+    "qualified_leads",
+)
 _KEYS: Final = ("id", "at", "start")
 """What tells the records of a list apart, where they have it: a charge's id, the day of a change or a pause."""
+
+_SAID: Final[dict[type, tuple[str, ...]]] = {Meter: ("name",), Plan: ("id", "version"), LeadRule: ("meter",)}
+"""The fields that an entry's name says, where they are not its id."""
 
 
 class Change(enum.Enum):
@@ -91,6 +104,8 @@ def _name(entry: Any) -> str:
         return entry.id if entry.version == 1 else f"{entry.id} version {entry.version}"
     if isinstance(entry, Migration):
         return f"{entry.plan} version {entry.from_version} to {entry.to_version} on {entry.at}"
+    if isinstance(entry, LeadRule):
+        return entry.meter
     return entry if isinstance(entry, str) else str(entry.id)
 
 
@@ -101,7 +116,7 @@ def _entry_leaves(entry: Any) -> dict[str, str]:
     if isinstance(entry, Migration):
         said: tuple[str, ...] = ("plan", "from_version", "to_version", "at")
     else:
-        said = ("name",) if isinstance(entry, Meter) else ("id", "version") if isinstance(entry, Plan) else ("id",)
+        said = _SAID.get(type(entry), ("id",))
     return dict(_record_leaves("", entry, said))
 
 

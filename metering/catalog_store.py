@@ -10,6 +10,7 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from metering.clock import Clock
+from metering.subscription_store import write_lives
 from schemas.catalog import AppliedCatalog, Catalog, applied, document, from_document
 from schemas.catalog_check import check_catalog
 from schemas.errors import CatalogError, InvariantViolationError, RequestError
@@ -117,6 +118,7 @@ def apply(
     # Also when nothing changed: an apply that died after its claim is finished by the next one.
     previous = load(client, after.version - 1) if after.version > 1 else None
     _write_subjects(client, previous, after)
+    write_lives(client, previous, after)
     return after
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.charges import CurrencyCode, Discount, Identifier, Text
+from schemas.kpi import Goal, LeadRule
 from schemas.meter import Meter, MeterVersion
 from schemas.plan import Plan, PriceList
 from schemas.subscription import CreditGrant, Migration, Subscription
@@ -41,7 +42,10 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the catalog file says. `event_types` are accepted although no meter reads them yet."""
+    """What the catalog file says. `event_types` are accepted although no meter reads them yet.
+
+    A trial that meets any of the rules in `qualified_leads` is a product-qualified lead.
+    """
 
     event_types: tuple[EventType, ...] = ()
     meters: tuple[Meter, ...] = ()
@@ -49,6 +53,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     plans: tuple[Plan, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     migrations: tuple[Migration, ...] = ()
+    goals: tuple[Goal, ...] = ()
+    qualified_leads: tuple[LeadRule, ...] = ()
 
 
 class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):

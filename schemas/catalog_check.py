@@ -20,6 +20,7 @@ from schemas.catalog_rules import own_problems
 from schemas.charge_check import meter_problems
 from schemas.charges import MeteredCharge
 from schemas.errors import CatalogError
+from schemas.kpi import LeadRule
 from schemas.overlap_check import overlap_problems
 from schemas.plan import Plan
 from schemas.plan_check import grant_problems, migration_problems, plan_problems
@@ -38,6 +39,7 @@ _REFERS: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     Subscription: {"customer": "customers", "plan": "plans"},
     PlanChange: {"plan": "plans"},
     Migration: {"plan": "plans", "customers": "customers"},
+    LeadRule: {"meter": "meters"},
 }
 
 

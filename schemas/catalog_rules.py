@@ -16,6 +16,7 @@ from schemas.catalog import Customer
 from schemas.charge_rules import CHARGE_RULES, Rule, discount_scope_problems, negative, not_positive, repeats
 from schemas.corrections import CORRECTIONS
 from schemas.errors import EventRejectedError
+from schemas.kpi import WITHOUT_CURRENCY, Goal
 from schemas.meter import WINDOW_S, Aggregation, Filter, Meter, TimeUnit
 from schemas.period import YEAR_MAX, YEAR_MIN
 from schemas.plan import BillingPeriod, Plan, PriceList
@@ -181,6 +182,17 @@ def _migration_problems(path: Path, one: Migration) -> Iterator[Problem]:
     yield from repeats((*path, "customers"), one.customers)
 
 
+def _goal_problems(path: Path, goal: Goal) -> Iterator[Problem]:
+    if goal.tolerance < 0:
+        yield Problem(path=(*path, "tolerance"), what=f"found {goal.tolerance}, expected 0 or more")
+    if goal.currency is None and goal.kpi not in WITHOUT_CURRENCY:
+        what = f"missing, expected the currency in which {goal.kpi.value} is meant, such as USD"
+        yield Problem(path=(*path, "currency"), what=what)
+    if goal.currency is not None and goal.kpi in WITHOUT_CURRENCY:
+        what = f"found {goal.currency}, expected none: {goal.kpi.value} has no currency"
+        yield Problem(path=(*path, "currency"), what=what)
+
+
 _RULES: Final[dict[type[Any], tuple[Rule, ...]]] = {
     **CHARGE_RULES,
     Meter: (_meter_problems,),
@@ -191,4 +203,5 @@ _RULES: Final[dict[type[Any], tuple[Rule, ...]]] = {
     Pause: (_pause_problems,),
     CreditGrant: (_grant_problems,),
     Migration: (_migration_problems,),
+    Goal: (_goal_problems,),
 }

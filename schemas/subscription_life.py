@@ -147,7 +147,7 @@ def phases(catalog: AppliedCatalog, subscription: Subscription, period: Period) 
                     customer=customer,
                     subscription=subscription,
                     plan=tenure.plan,
-                    prices=_overridden(catalog.price_list(tenure.plan, currency), subscription),
+                    prices=overridden(catalog.price_list(tenure.plan, currency), subscription),
                     currency=currency,
                     period=period,
                     period_number=number,
@@ -160,7 +160,7 @@ def phases(catalog: AppliedCatalog, subscription: Subscription, period: Period) 
     return found
 
 
-def _overridden(prices: PriceList, subscription: Subscription) -> PriceList:
+def overridden(prices: PriceList, subscription: Subscription) -> PriceList:
     """The prices with the subscription's own charges in the places of those they stand for."""
     if not subscription.overrides:
         return prices

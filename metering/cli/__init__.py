@@ -18,6 +18,7 @@ COMMANDS: Final = (
     "apply",
     "ingest",
     "usage",
+    "sql",
     "close",
     "export",
     "check-export",

@@ -72,6 +72,26 @@ def test_analysts_see_no_event_no_dead_letter_and_no_key() -> None:
 
     assert seen & {f"metering.{name}" for name in ("*", "events", "dead_letters", "api_keys", "audit_log")} == set()
     assert allowed("metering_analyst", "INSERT") == set()
+
+
+def test_analysts_see_every_view(client: Client) -> None:
+    rows = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"
+    ).result_rows
+
+    assert {f"metering.{name}" for (name,) in rows} - allowed("metering_analyst", "SELECT") == set()
+
+
+def test_only_views_that_count_are_read_with_their_owners_rights(client: Client) -> None:
+    rows = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase()"
+        " AND create_table_query LIKE '%SQL SECURITY DEFINER%'"
+    ).result_rows
+
+    assert {name for (name,) in rows} == {"business_facts", "pipeline_freshness", "dead_letter_counts"}
+
+
+def test_analysts_cannot_write() -> None:
     assert "metering_analyst SETTINGS PROFILE 'metering_questions', readonly = 2" in ROLES
 
 
