@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 
@@ -21,7 +20,7 @@ from metering.config import Settings
 from schemas.catalog import Catalog
 from schemas.errors import InvariantViolationError, PartitionTakenError
 from schemas.meter import Aggregation, Meter
-from tests.support.pipeline_rig import NOW, WAIT_S, CrashError, check, life
+from tests.support.pipeline_rig import NOW, WAIT_S, CrashError, Life, check, crash_in, life
 from tests.support.plain_log import CATALOG, Made, expected
 
 
@@ -90,16 +89,19 @@ def test_a_catalog_that_was_claimed_and_never_written_with_is_taken_up_where_it_
     log = [Made(subject=epoch, id=f"e{offset}", offset=offset) for offset in range(60)]
     clock = FixedClock(NOW)
 
+    def take_it_up(dying: Life) -> None:
+        dying.take_over(0)
+        dying.put(log[:20])
+        apply(client, with_meters(EXTRA))
+        clock.move_to(NOW + timedelta(seconds=10))
+        dying.put(log[20:21])
+        dying.drain()
+
     with life(changing_settings, epoch, flush_events_max=1_000, name="late") as late:
         late.take_over(0)
         late.put(log[:40])
-        with life(changing_settings, epoch, clock=clock, flush_events_max=1_000, name="next") as dying:
-            dying.take_over(0)
-            dying.put(log[:20])
-            apply(client, with_meters(EXTRA))
-            clock.move_to(NOW + timedelta(seconds=10))
-            dying.put(log[20:21])
-            claimed = wait_for(lambda: catalog_starts.claimed(client, epoch)[0][1:])
+        crash_in(changing_settings, epoch, "events", 2, take_it_up, clock=clock, flush_events_max=1_000, name="next")
+        claimed = catalog_starts.claimed(client, epoch)[0][1:]
         late.drain()
     cut = ledger_cut(client)
     with life(changing_settings, epoch) as last:
@@ -135,12 +137,3 @@ def test_two_starts_under_one_number_stop_the_worker(client: Client, epoch: str)
 
     with pytest.raises(InvariantViolationError, match="insert token"):
         catalog_starts.claimed(client, epoch)
-
-
-def wait_for(read: Callable[[], list[Start]]) -> list[Start]:
-    """What `read` gives once it gives anything."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not (found := read()):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    return found

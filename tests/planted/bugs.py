@@ -204,13 +204,6 @@ BUGS: Final = (
         "tests/aggregators/test_catalog_starts.py",
     ),
     bug(
-        "where a catalog begins is claimed before what comes before is durable",
-        "aggregators/pipeline.py",
-        "                self._wait_written()\n                self._store.claim_starts(wanted)\n",
-        "                self._store.claim_starts(wanted)\n",
-        SIMULATION,
-    ),
-    bug(
         "a catalog that was claimed and has no ledger row begins at the ledger's end",
         "aggregators/store.py",
         "next_offset=following[partition].get(newest, known[newest]),",
