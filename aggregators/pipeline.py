@@ -163,7 +163,7 @@ class Pipeline:
         """How long the next batch may be waited for before a flush is due."""
         if not self._pending_events:
             return STOP_CHECK_S
-        return max(0.001, self._pending_since_s + self._flush_interval_s - self._clock.monotonic_s())
+        return max(0.001, min(STOP_CHECK_S, self._pending_since_s + self._flush_interval_s - self._clock.monotonic_s()))
 
     def _take_over(self, command: Assign) -> dict[int, int]:
         self._partitions = {}
