@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,28 +28,36 @@ from tests.support.worker_process import WAIT_S, Stack, WorkerProcess, delete_to
 def test_a_worker_killed_again_and_again_mid_stream_counts_every_event_once(stack: Stack, seed: int) -> None:
     chance = random.Random(seed)
     log = made_log(seed, 8_000, prefix="killed")
+    *before, rest = log[:2500], log[2500:5000], log[5000:]
+
+    sent = 0
+    for part in before:
+        with sending(stack, part):
+            worker = stack.start()
+            stack.wait_folded(sent + 500, worker)
+            time.sleep(chance.uniform(0.0, 0.3))
+            worker.kill()
+        sent += len(part)
+    with sending(stack, rest):
+        worker = stack.start()
+        stack.wait_folded(len(log), worker)
+
+    assert worker.terminate() == 0
+    check(stack.client, stack.epoch, expected(log))
+
+
+@contextmanager
+def sending(stack: Stack, part: list[Made]) -> Iterator[None]:
+    """Produce little by little while the block runs; all of it is in Kafka at the end."""
 
     def send() -> None:
-        for at in range(0, len(log), 200):
-            stack.produce(log[at : at + 200])
+        for at in range(0, len(part), 200):
+            stack.produce(part[at : at + 200])
 
     sender = threading.Thread(target=send)
     sender.start()
-
-    goal = 500
-    for _ in range(2):
-        worker = stack.start()
-        stack.wait_folded(goal, worker)
-        time.sleep(chance.uniform(0.0, 0.3))
-        worker.kill()
-        goal = stack.folded_count() + 500
-        assert goal < len(log)
+    yield
     sender.join()
-    last = stack.start()
-    stack.wait_folded(len(log), last)
-
-    assert last.terminate() == 0
-    check(stack.client, stack.epoch, expected(log))
 
 
 def test_workers_may_join_and_leave_at_any_time(stack: Stack) -> None:
