@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from billing_export.event_store import time_text
 from billing_export.run import Run
 from schemas.corrections import VOIDED
 from schemas.line_item import LineItem, decode_line_item
@@ -135,7 +136,7 @@ def touched(client: Client, since: Run, until: Run, before: datetime) -> list[tu
     Events that arrived, replacements among them, and events that were taken out. (subject, times), in any order.
     """
     parameters = {
-        "before": f"{before:%Y-%m-%d %H:%M:%S.%f}",
+        "before": time_text(before),
         "until": [(one.epoch, one.partition, one.offset) for one in until.cut.positions],
         "since": [(one.epoch, one.partition, one.offset) for one in since.cut.positions],
     }

@@ -69,7 +69,7 @@ def stored_events(
         f"SELECT subject, source, id FROM corrections WHERE {_WITHIN_CUT}) "
         "ORDER BY subject, source, id, epoch, partition, offset"
     )
-    parameters = {"start": _text(start), "end": _text(end), "types": list(types), "cut": _tuples(cut)}
+    parameters = {"start": time_text(start), "end": time_text(end), "types": list(types), "cut": _tuples(cut)}
     with client.query_row_block_stream(query, parameters, column_formats={"raw": "bytes"}) as blocks:
         for block in blocks:
             for row in block:
@@ -97,7 +97,7 @@ def repeats(client: Client, cut: Cut, start: datetime, end: datetime) -> list[Re
         f"HAVING count() > 1 AND countIf({_WITHIN_TIME}) > 0 ORDER BY subject, source, id LIMIT {REPEATS_MAX} "
         "SETTINGS optimize_aggregation_in_order = 1"
     )
-    parameters = {"start": _text(start), "end": _text(end), "cut": _tuples(cut)}
+    parameters = {"start": time_text(start), "end": time_text(end), "cut": _tuples(cut)}
     return [
         Repeat(subject=row[0], source=row[1], id=row[2], places=tuple(_place(one) for one in row[3]))
         for row in client.query(query, parameters).result_rows
@@ -143,7 +143,8 @@ def _tuples(cut: Cut) -> list[tuple[str, int, int]]:
     return [(one.epoch, one.partition, one.offset) for one in cut.positions]
 
 
-def _text(moment: datetime) -> str:
+def time_text(moment: datetime) -> str:
+    """A time in UTC as a parameter of type DateTime64(6, 'UTC')."""
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from billing_export.event_store import Repeat, has_repeats, repeats
+from billing_export.event_store import Repeat, has_repeats, repeats, time_text
 from billing_export.run import Run, RunKind
 from billing_export.scope import terms
 from schemas.catalog import AppliedCatalog
@@ -21,13 +20,12 @@ from schemas.charges import DynamicCharge, MeteredCharge
 from schemas.errors import RunError
 from schemas.meter import MeterVersion
 from schemas.topics import USAGE_EVENTS
+from schemas.usage_event import TIME_MAX, TIME_MIN
 from schemas.usage_query import Cut
 
 SHOWN_MAX: Final = 3
 SUBJECTS_SIZE_MAX: Final = 30_000
 """Most characters of subjects that a question names; with more it is asked about everybody."""
-TIME_MIN: Final = datetime(1900, 1, 1, tzinfo=UTC)
-TIME_MAX: Final = datetime(2299, 12, 31, tzinfo=UTC)
 
 _STARTS: Final = """
 SELECT epoch, partition, catalog_version, min(first) FROM positions WHERE topic = {topic:String}
@@ -116,8 +114,8 @@ def unfilled(client: Client, cut: Cut, catalog: AppliedCatalog) -> list[Unfilled
             continue
         parameters = {
             "type": version.meter.event_type,
-            "start": _text(version.start or TIME_MIN),
-            "end": _text(version.end or TIME_MAX),
+            "start": time_text(version.start or TIME_MIN),
+            "end": time_text(version.end or TIME_MAX),
             "ranges": ranges,
         }
         # Without FINAL: a row that stands there twice is as unseen as one that stands there once.
@@ -140,7 +138,3 @@ def _starts(client: Client) -> Starts:
         for epoch, partition, version, first in rows:
             found[epoch, partition][version] = first
     return found
-
-
-def _text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
