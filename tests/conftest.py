@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import clickhouse_connect
 import hypothesis
 import msgspec
 import pytest
+import structlog
 from clickhouse_connect.driver.client import Client
 
 from metering.config import Settings, load_settings
@@ -19,6 +21,9 @@ from metering.testing import ClickHouseUnderTest, KafkaUnderTest, clickhouse_und
 # No test asserts elapsed time: a busy machine is no bug. A failure prints what replays it.
 hypothesis.settings.register_profile("metering", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("metering")
+# A line logged in the background, by a gateway that serves a whole run of tests, must not end up in the output of the
+# command that another test runs at that moment; the real standard error is shown with a failure.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 @pytest.fixture(scope="session")

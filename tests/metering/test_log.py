@@ -15,9 +15,10 @@ from metering.log import configure_logging
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Other tests log as if nobody had set up anything."""
+    """Other tests log as they did before."""
+    before = structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 def test_a_line_goes_to_standard_error_as_it_is_when_the_line_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
