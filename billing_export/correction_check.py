@@ -61,8 +61,9 @@ class CorrectionCheck:
     def _correcting(self) -> Iterator[bytes]:
         """The bytes of all voids, and of the events that the table says are corrections."""
         for row in self._rows(
-            f"SELECT raw FROM events FINAL WHERE {_WITHIN} AND (type = '{VOIDED}' OR (subject, source, id) IN ("  # noqa: S608 - constants
-            f"SELECT subject, correction_source, correction_id FROM corrections FINAL WHERE is_named AND {_WITHIN}))"
+            f"SELECT raw FROM events FINAL PREWHERE type = '{VOIDED}' OR (subject, source, id) IN ("  # noqa: S608 - constants
+            f"SELECT subject, correction_source, correction_id FROM corrections FINAL WHERE is_named AND {_WITHIN}) "
+            f"WHERE {_WITHIN}"
         ):
             yield row[0]
 

@@ -19,7 +19,7 @@ from billing_export.close import close_period
 from billing_export.export import ExportFormat, export_runs
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal, run_totals
-from billing_export.verify import verify_period
+from billing_export.verify import verify_runs
 from examples.flights.flights import MONTHS, TIMEZONE, flight_events, flights_file
 from examples.flights.tables import MonthlyUsage, invoice_table, usage_table, write_usage
 from ingest.load_record import Load
@@ -99,7 +99,7 @@ class Demo:
             )
             self._load(client)
             usage = self._usage(client, catalog)
-            runs = [self._bill(client, label) for label in MONTHS]
+            runs = self._bill(client)
             if twice:
                 self._load(client)
                 if self._usage(client, catalog) != usage:
@@ -190,23 +190,28 @@ class Demo:
         )
         return answer(client, catalog, query)
 
-    def _bill(self, client: Client, label: str) -> tuple[Run, list[CustomerTotal]]:
-        closed = close_period(
-            client,
-            label,
-            read_usage=usage_reader(client),
-            clock=self._clock,
-            grace_s=self._settings.grace_s,
-            closed_by="examples.flights",
-            code_version=CODE_VERSION,
-        )
-        verified = verify_period(client, label)
-        verified.raise_for_differences()
-        self._console.print(
-            f"{label}: run {closed.run.id} closed with {closed.run.lines_count} line items, "
-            f"verified from {verified.events_count:,} events"
-        )
-        return closed.run, run_totals(client, closed.run)
+    def _bill(self, client: Client) -> list[tuple[Run, list[CustomerTotal]]]:
+        """Close the twelve months, then prove each from its events."""
+        closed = [
+            close_period(
+                client,
+                label,
+                read_usage=usage_reader(client),
+                clock=self._clock,
+                grace_s=self._settings.grace_s,
+                closed_by="examples.flights",
+                code_version=CODE_VERSION,
+            ).run
+            for label in MONTHS
+        ]
+        proved = verify_runs(client, closed, connect_again=lambda: connect(self._settings))
+        for run, verified in zip(closed, proved, strict=True):
+            verified.raise_for_differences()
+            self._console.print(
+                f"{run.period}: run {run.id} closed with {run.lines_count} line items, "
+                f"verified from {verified.events_count:,} events"
+            )
+        return [(run, run_totals(client, run)) for run in closed]
 
     def _show(
         self,

@@ -95,6 +95,21 @@ def test_verify_fails_by_exit_code_and_names_the_line(world: UsageTables) -> Non
     assert "(acme / acme-1 / fee): in its columns amount is 9.9000, expected 49.9000" in complaint
 
 
+def test_verify_proves_every_frozen_run_when_asked_for_all(world: UsageTables) -> None:
+    nothing = metering(world.settings, "verify", "--all", status=1)
+    for label in ("2012-12", "2013-01"):
+        metering(world.settings, "close", "--period", label, "--no-wait")
+
+    every = metering(world.settings, "verify", "--all")
+    named = json.loads(metering(world.settings, "verify", "--period", "2013-01", "--period", "2012-12", "--json"))
+
+    assert "no period was closed yet" in nothing
+    assert every.startswith("Runs 2012-12.1, 2013-01.1: ")
+    assert [one["run"] for one in named["runs"]] == ["2013-01.1", "2012-12.1"]
+    assert named["differences"] == []
+    assert "one of --period and --all is needed" in metering(world.settings, "verify", status=2)
+
+
 def test_apply_shows_the_difference_and_what_to_rebuild(world: UsageTables, tmp_path: Path) -> None:
     file = tmp_path / "catalog.yaml"
     new_meter = "  - {name: calls_long, event_type: used, aggregation: count}\ncustomers:"

@@ -6,12 +6,12 @@ import pytest
 
 from billing_export import runs
 from billing_export.line_store import read_lines
-from billing_export.verify import Verified, verify_period
+from billing_export.verify import Verified, together, verify_period, verify_runs
 from metering import catalog_store
 from metering.catalog_file import parse_catalog
 from schemas.errors import RunError, VerificationError
 from schemas.line_item import decode_line_item
-from tests.support.made_billing import CATALOG, CLOCK, JANUARY, LINES, at, close, fold, store_world
+from tests.support.made_billing import CATALOG, CLOCK, JANUARY, LINES, at, close, fold, other_connection, store_world
 from tests.support.made_usage import MadeEvent, UsageTables
 
 
@@ -195,3 +195,30 @@ def test_differences_end_verification_with_an_error_that_lists_them(world: Usage
 def test_an_open_period_cannot_be_verified(world: UsageTables) -> None:
     with pytest.raises(RunError, match="period 2013-01 was never closed"):
         verified(world)
+
+
+def test_several_processes_prove_what_one_proves(world: UsageTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing_export.parallel.os.cpu_count", lambda: 2)
+    for label in ("2012-12", "2013-01"):
+        close(world.client, label)
+    change(world, "ALTER TABLE line_items UPDATE amount = 9.9 WHERE charge = 'fee' AND period = '2013-01'")
+    frozen = runs.listed(world.client)
+
+    alone = list(verify_runs(world.client, frozen))
+    shared = list(verify_runs(world.client, frozen, connect_again=lambda: other_connection(world.settings)))
+
+    assert [one.runs[0].id for one in alone] == ["2012-12.1", "2013-01.1"]
+    assert [bool(one.differences) for one in alone] == [False, True]
+    assert shared == alone
+
+
+def test_what_is_wrong_with_the_log_is_said_once_for_all_runs_that_stand_on_it(world: UsageTables) -> None:
+    for label in ("2012-12", "2013-01"):
+        close(world.client, label)
+    stranger = MadeEvent(offset=3, time=at("2013-01-15T12:01"), value=None, subject="nobody")
+    world._insert_events([stranger])
+
+    done = list(verify_runs(world.client, runs.listed(world.client)))
+
+    assert [len(one.differences) for one in done] == [1, 1]
+    assert [text.split(":")[0] for text in together(done).differences] == ["log log-1, partition 0"]
