@@ -15,6 +15,7 @@ from metering.usage.reading import check_stored, rows_of
 from metering.usage.recount import count_everything, stream_events
 from metering.usage.statements import (
     any_gone_statement,
+    corrected_elsewhere_statement,
     members_statement,
     recounted_statement,
     recurring_members_statement,
@@ -68,14 +69,20 @@ def count(client: Client, question: Question, bound: RowsBound) -> Counts:
     if question.query.cut is None:
         return _count(client, question, bound)
     for _ in range(ATTEMPTS_MAX):
-        recounted = tuple(rows_of(client, recounted_statement(question)))
+        recounted = _recounted(client, question)
         if len(recounted) > RECOUNTED_MAX:
             break
         counts = _count(client, msgspec.structs.replace(question, recounted=recounted), bound)
         # A correction that came from another partition meanwhile may have changed rollups between two statements.
-        if tuple(rows_of(client, recounted_statement(question))) == recounted:
+        if _recounted(client, question) == recounted:
             return counts
     return count_everything(client, question, bound)
+
+
+def _recounted(client: Client, question: Question) -> tuple[tuple[str, int], ...]:
+    if not any(rows_of(client, corrected_elsewhere_statement())):
+        return ()
+    return tuple(rows_of(client, recounted_statement(question)))
 
 
 def _count(client: Client, question: Question, bound: RowsBound) -> Counts:

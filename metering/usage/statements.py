@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from metering.usage.owners import join_owners, owners, who, whose
 from metering.usage.question import Question
 from schemas.meter import WINDOW_S, Aggregation
-from schemas.usage_query import By
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +24,6 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 SORT_BYTES_MAX: Final = 512 * 1024 * 1024
 """What ClickHouse may hold in memory to sort events; the rest goes to its disk."""
-
-_OWNED: Final = """(
-    SELECT JSONExtractString(customer_json, 'id') AS customer,
-        arrayJoin(JSONExtract(customer_json, 'subjects', 'Array(String)')) AS subject
-    FROM (
-        SELECT arrayJoin(JSONExtractArrayRaw(document, 'catalog', 'customers')) AS customer_json
-        FROM (SELECT document FROM catalog_versions WHERE version = {catalog_version:UInt32} LIMIT 1)
-    )
-)"""
-"""Which customer owns which subject, by the very catalog version that is asked with: old ones keep answering."""
 
 _CUT: Final = """(
     SELECT place.1 AS epoch, place.2 AS partition, place.3 AS last_offset
@@ -64,7 +54,6 @@ _NOT_RECOUNTED: Final = """
 
 _QUARTER: Final = "toStartOfFifteenMinutes(one.time)"
 _ASKED: Final = "arrayMap(name -> one.dimensions[name], {group_by:Array(String)})"
-_WHO: Final = {By.SUBJECT: "one.subject", By.CUSTOMER: "owned.customer", By.EVERYTHING: "''"}
 
 _SETTINGS: Final = "SETTINGS do_not_merge_across_partitions_select_final = 1"
 """Safe: each table's partition is a function of its sorting key, or of the record that the key names."""
@@ -78,7 +67,7 @@ def rollups_statement(question: Question) -> Statement:
     """
     cut = question.query.cut is not None
     sql = f"""
-SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
+SELECT {who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
     toUInt8({"one.position > cut.last_offset" if cut else "0"}) AS open,
     if(open, one.subject, '') AS open_subject,
     if(open, toInt64(toUnixTimestamp(one.window_start)), 0) AS open_window_s,
@@ -96,7 +85,7 @@ SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
     toString(sum(one.digest)) AS digests,
     {_moment(question)} AS first_moment
 FROM rollups AS one FINAL{_joins(question)}
-WHERE {_full_windows(question)}{_whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
+WHERE {_full_windows(question)}{whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
 GROUP BY who, window_s, asked, open, open_subject, open_window_s, open_version, open_names, open_values, open_epoch,
     open_partition, open_position_first
 {_SETTINGS}"""
@@ -106,7 +95,7 @@ GROUP BY who, window_s, asked, open, open_subject, open_window_s, open_version, 
 def members_statement(question: Question, *, any_gone: bool) -> Statement:
     """One row per (who, window, dimensions): the number of distinct members in full rollup windows."""
     sql = f"""
-SELECT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, uniqExact(one.member) AS members
+SELECT {who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, uniqExact(one.member) AS members
 FROM {_members(question, "", any_gone=any_gone)}
 GROUP BY who, window_s, asked
 {_SETTINGS}"""
@@ -128,7 +117,7 @@ def recurring_members_statement(question: Question, *, any_gone: bool) -> Statem
             WHERE meter = {{meter:String}}
                 AND (has({{split_quarters:Array(Int64)}}, toInt64(toUnixTimestamp(window_start))){recounted}))"""
     sql = f"""
-SELECT DISTINCT {_who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, one.member AS member
+SELECT DISTINCT {who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked, one.member AS member
 FROM {_members(question, recurring, any_gone=any_gone)}
 {_SETTINGS}"""
     return Statement(sql=sql, parameters=_parameters(question))
@@ -138,6 +127,13 @@ def any_gone_statement(question: Question) -> Statement:
     """Whether members of the meter ever went away again, in which case it takes more to say who is there."""
     sql = "SELECT count() > 0 FROM (SELECT 1 FROM members WHERE meter = {meter:String} AND since > 0 LIMIT 1)"
     return Statement(sql=sql, parameters={"meter": question.query.meter})
+
+
+def corrected_elsewhere_statement() -> Statement:
+    """Whether a correction ever took an event out from another log or partition; hardly ever, and quick to say."""
+    sql = """
+SELECT 1 FROM corrections WHERE event_known AND (event_epoch, event_partition) != (epoch, partition) LIMIT 1"""
+    return Statement(sql=sql, parameters={})
 
 
 def recounted_statement(question: Question) -> Statement:
@@ -155,7 +151,7 @@ WHERE one.event_known AND (one.event_epoch, one.event_partition) != (one.epoch, 
     AND one.event_time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC')
     AND NOT arrayExists((epoch, partition, last_offset) -> one.epoch = epoch AND one.partition = partition
             AND one.offset <= last_offset,
-        {{cut_epochs:Array(String)}}, {{cut_partitions:Array(UInt32)}}, {{cut_offsets:Array(Int64)}}){_whose(question)}
+        {{cut_epochs:Array(String)}}, {{cut_partitions:Array(UInt32)}}, {{cut_offsets:Array(Int64)}}){whose(question)}
 ORDER BY subject, window_s"""
     return Statement(sql=sql, parameters=_parameters(question))
 
@@ -169,12 +165,12 @@ def events_statement(question: Question, *, everything: bool, in_order: bool = F
     may be more of these than the rollups' statement named, because the log goes on while two statements run.
     """
     sql = f"""
-SELECT {_who(question)} AS who, toString(one.epoch) AS epoch, one.partition AS partition, one.offset AS offset,
+SELECT {who(question)} AS who, toString(one.epoch) AS epoch, one.partition AS partition, one.offset AS offset,
     toString(one.digest) AS digest, one.raw AS raw
 FROM events AS one FINAL{_joins(question)}
 WHERE one.type IN {{types:Array(String)}}
     AND one.time >= fromUnixTimestamp64Micro({{start_us:Int64}}, 'UTC')
-    AND one.time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC'){_whose(question)}
+    AND one.time < fromUnixTimestamp64Micro({{end_us:Int64}}, 'UTC'){whose(question)}
     {"" if question.query.cut is None else "AND one.offset <= cut.last_offset"}
     {not_corrected(has_cut=question.query.cut is not None)}
     {"" if everything else f"AND ({_split(question)}{_open(question)}{_recounted(question)})"}
@@ -200,11 +196,10 @@ def _full_windows(question: Question) -> str:
 def _members(question: Question, more: str, *, any_gone: bool) -> str:
     """`members AS one` of full rollup windows with what is joined and asked for. With a cut: as they were then."""
     within = "" if question.query.cut is None else "\n        AND one.position <= cut.last_offset"
-    asked = f"{_full_windows(question)}{_whose(question)}{within}{more}"
+    asked = f"{_full_windows(question)}{whose(question)}{within}{more}"
     if not any_gone:
         return f"members AS one FINAL{_joins(question)}\nWHERE {asked}"
     cut = "" if question.query.cut is None else f"\n    INNER JOIN {_CUT} AS cut USING (epoch, partition)"
-    owned = f"\nINNER JOIN {_OWNED} AS owned USING (subject)" if question.query.by is By.CUSTOMER else ""
     return f"""(
     SELECT one.subject AS subject, one.window_start AS window_start, one.dimensions AS dimensions,
         one.member AS member
@@ -213,7 +208,7 @@ def _members(question: Question, more: str, *, any_gone: bool) -> str:
     GROUP BY one.subject, one.window_start, one.dimensions, one.meter_version, one.epoch, one.partition,
         one.position_first, one.member
     HAVING argMax(one.gone, one.since) = 0
-) AS one{owned}"""
+) AS one{join_owners(question)}"""
 
 
 def _moment(question: Question) -> str:
@@ -263,27 +258,16 @@ def _recounted(question: Question) -> str:
         OR (one.subject, toInt64(toUnixTimestamp({_QUARTER}))) IN {{recounted:Array(Tuple(String, Int64))}}"""
 
 
-def _who(question: Question) -> str:
-    return _WHO[question.query.by]
-
-
 def _joins(question: Question) -> str:
     """Partitions that a cut does not name, and subjects that no customer owns, fall away here."""
     cut = "" if question.query.cut is None else f"\nINNER JOIN {_CUT} AS cut USING (epoch, partition)"
-    return cut + (f"\nINNER JOIN {_OWNED} AS owned USING (subject)" if question.query.by is By.CUSTOMER else "")
-
-
-def _whose(question: Question) -> str:
-    subjects = "" if question.query.subjects is None else "\n    AND one.subject IN {subjects:Array(String)}"
-    if question.query.customers is None:
-        return subjects
-    return f"""{subjects}
-    AND one.subject IN (SELECT subject FROM {_OWNED} WHERE customer IN {{customers:Array(String)}})"""
+    return cut + join_owners(question)
 
 
 def _parameters(question: Question) -> dict[str, Any]:
     query, plan = question.query, question.plan
     positions = () if query.cut is None else query.cut.positions
+    owned = owners(question)
     return {
         "meter": query.meter,
         "catalog_version": question.catalog.version,
@@ -301,7 +285,9 @@ def _parameters(question: Question) -> dict[str, Any]:
         "run_steps": [run.step_s for run in plan.runs],
         "group_by": list(query.group_by),
         "subjects": list(query.subjects or ()),
-        "customers": list(query.customers or ()),
+        "customers": list(query.customers or ()) if owned is None else [],
+        "owned": list(owned or ()),
+        "owners": list((owned or {}).values()),
         "cut_epochs": [one.epoch for one in positions],
         "cut_partitions": [one.partition for one in positions],
         "cut_offsets": [one.offset for one in positions],

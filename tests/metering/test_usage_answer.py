@@ -160,6 +160,26 @@ def test_ownership_is_that_of_the_catalog_asked_with_not_of_the_newest(tables: U
     assert [row[0] for row in ask(tables, january, moved)] == ["bolt"]
 
 
+@pytest.mark.parametrize("meter", ["count", "unique_count"])
+def test_customers_with_more_subjects_than_a_statement_names_get_the_same_answer(
+    tables: UsageTables, monkeypatch: pytest.MonkeyPatch, meter: str
+) -> None:
+    tables.fold(
+        [
+            MadeEvent(subject=f"s{n}", time=at("2013-01-05T09:59"), offset=n, user="ann" if n < 3 else "bob")
+            for n in (1, 2, 3, 4)
+        ]
+    )
+    asked = query(meter, "2013-01-05T09:58", "2013-01-06", customers=("acme", "bolt"))
+
+    named = ask(tables, asked)
+    monkeypatch.setattr("metering.usage.owners.OWNED_BYTES_MAX", 0)
+    looked_up = ask(tables, asked)
+
+    assert [row[0] for row in named] == ["acme", "bolt"]
+    assert looked_up == named
+
+
 def test_subjects_and_customers_narrow_the_answer(tables: UsageTables) -> None:
     tables.fold([MadeEvent(subject=f"s{n}", time=at("2013-01-05"), offset=n) for n in (1, 2, 3, 4)])
     by_subject = query("count", "2013-01-01", "2013-02-01", by=By.SUBJECT)
