@@ -12,7 +12,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
 
 .DEFAULT_GOAL := help
-.PHONY: help install checkers demo test faults simulate planted check format docs bench up lock fuzz clean
+.PHONY: help install checkers demo test faults simulate planted check format docs bench bench-full up lock fuzz clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,8 +74,11 @@ format: $(INSTALLED) ## let ruff format the code and mend what it safely can
 docs: $(INSTALLED) ## write the generated pages of docs/ anew
 	$(BIN)/python -m metering.docs
 
-bench: $(INSTALLED) ## how fast the gateway and the worker are, beside a plain Faust agent
+bench: $(INSTALLED) ## how fast everything is, beside what one would use instead; some minutes
 	$(BIN)/python -m benchmarks
+
+bench-full: $(INSTALLED) ## the same with the sizes that the goals are for; takes an hour
+	$(BIN)/python -m benchmarks --full
 
 up: $(INSTALLED) ## start the embedded stack; Ctrl-C stops it
 	$(BIN)/metering up

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from typing import Final
 
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.stack import Totals, expected_totals, fresh_database, python_process, wait_for
+from benchmarks.stack import Totals, check, expected_totals, fresh_database, python_process, wait_for
 from metering.clickhouse import connect
 from metering.config import Settings
 
@@ -28,21 +31,43 @@ _PLAIN_TABLES = (
 )
 
 
-def worker_rate(settings: Settings, name: str, count: int) -> float:
-    """Events a second of one worker process, from the first durable batch to the last."""
+def worker_rate(settings: Settings, name: str, count: int, *, processes: int = 1) -> float:
+    """Events a second while all of the worker processes were at work, from durable batch to durable batch."""
+    with _folded(settings, name, count, processes) as client:
+        check(_worker_totals(client), expected_totals(count))
+        return _rate(client, _SHARED)
+
+
+def resent_rates(settings: Settings, name: str, count: int) -> tuple[float, float]:
+    """Events a second of one worker for a log's first half, and for its second half, which is the first once more.
+
+    The log holds `count` events twice; the totals are those of one half.
+    """
+    with _folded(settings, name, 2 * count, 1) as client:
+        check(_worker_totals(client), expected_totals(count))
+        half = "SELECT partition, intDiv(max(last) + 1, 2) AS middle FROM positions GROUP BY partition"
+        sides = [
+            "SELECT flushed_at, sum(last - first + 1) FROM positions AS one FINAL "  # noqa: S608 - constants
+            f"INNER JOIN ({half}) AS half USING (partition) WHERE {side} GROUP BY flushed_at ORDER BY flushed_at"
+            for side in ("last < middle", "first >= middle")
+        ]
+        return _rate(client, sides[0]), _rate(client, sides[1])
+
+
+@contextmanager
+def _folded(settings: Settings, name: str, records: int, processes: int) -> Iterator[Client]:
+    """A connection to a new database once the workers have folded `records` records into it."""
     settings = fresh_database(settings, name)
     client = connect(settings)
 
     def is_done() -> bool:
-        return bool(client.query("SELECT sum(last - first + 1) FROM positions").result_rows[0][0] >= count)
+        return bool(client.query("SELECT sum(last - first + 1) FROM positions").result_rows[0][0] >= records)
 
-    with python_process(settings, "-m", "metering", "worker") as process:
-        wait_for(process, is_done, TIMEOUT_S)
-    _check(_worker_totals(client), expected_totals(count))
-    return _rate(
-        client,
-        "SELECT flushed_at, sum(last - first + 1) FROM positions FINAL GROUP BY flushed_at ORDER BY flushed_at",
-    )
+    with ExitStack() as stack:
+        running = [stack.enter_context(python_process(settings, "-m", "metering", "worker")) for _ in range(processes)]
+        wait_for(running[0], is_done, TIMEOUT_S)
+    yield client
+    client.close()
 
 
 def plain_rate(settings: Settings, name: str, count: int) -> float:
@@ -57,11 +82,19 @@ def plain_rate(settings: Settings, name: str, count: int) -> float:
 
     with python_process(settings, "-m", "benchmarks.plain_agent", name) as process:
         wait_for(process, is_done, TIMEOUT_S)
-    _check(_plain_totals(client), _plain_expected(client))
+    check(_plain_totals(client), _plain_expected(client))
     return _rate(
         client,
         "SELECT inserted_at, count() FROM plain_events GROUP BY inserted_at ORDER BY inserted_at",
     )
+
+
+_SHARED: Final = """
+WITH (SELECT (max(began), min(ended)) FROM (
+        SELECT min(flushed_at) AS began, max(flushed_at) AS ended FROM positions GROUP BY worker)) AS shared
+SELECT flushed_at, sum(last - first + 1) FROM positions FINAL
+WHERE flushed_at BETWEEN shared.1 AND shared.2 GROUP BY flushed_at ORDER BY flushed_at"""
+"""What was flushed while every worker was at work."""
 
 
 def _rate(client: Client, query: str) -> float:
@@ -89,8 +122,3 @@ def _plain_expected(client: Client) -> Totals:
         "SELECT count(), sum(toDecimal128(toUInt64(id), 12) + toDecimal128('0.25', 12)) FROM plain_events"
     ).result_rows
     return Totals(events=int(rows[0][0]), bytes=rows[0][1])
-
-
-def _check(found: Totals, expected: Totals) -> None:
-    if found != expected:
-        raise AssertionError(f"totals differ: {found} instead of {expected}")
