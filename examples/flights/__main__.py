@@ -192,18 +192,20 @@ class Demo:
 
     def _bill(self, client: Client) -> list[tuple[Run, list[CustomerTotal]]]:
         """Close the twelve months, then prove each from its events."""
-        closed = [
-            close_period(
-                client,
-                label,
-                read_usage=usage_reader(client),
-                clock=self._clock,
-                grace_s=self._settings.grace_s,
-                closed_by="examples.flights",
-                code_version=CODE_VERSION,
-            ).run
-            for label in MONTHS
-        ]
+        closed: list[Run] = []
+        with self._errors.status("closing") as status:
+            for label in MONTHS:
+                status.update(f"closing {label}")
+                done = close_period(
+                    client,
+                    label,
+                    read_usage=usage_reader(client),
+                    clock=self._clock,
+                    grace_s=self._settings.grace_s,
+                    closed_by="examples.flights",
+                    code_version=CODE_VERSION,
+                )
+                closed.append(done.run)
         proved = verify_runs(client, closed, connect_again=lambda: connect(self._settings))
         for run, verified in zip(closed, proved, strict=True):
             verified.raise_for_differences()
