@@ -251,12 +251,12 @@ def query(sizes: Sizes, say: Say) -> list[Result]:
                 )
             )
     note = f"once merged, with {count:,} events of 1,000 customers in a month"
-    sizes_of = (("an event", stored.event), ("a rollup row", stored.rollup))
     return [
         *rows,
-        *(result(f"storage of {what}", [size], "bytes", f"{note}; its JSON has {stored.json:.0f} bytes")
-          for what, size in sizes_of),
-    ]  # fmt: skip
+        result("size of an event as JSON", [stored.json], "bytes", "as it was sent"),
+        result("storage of an event", [stored.event], "bytes", note, ratio=stored.json / stored.event),
+        result("storage of a rollup row", [stored.rollup], "bytes", note),
+    ]
 
 
 def billing(sizes: Sizes, say: Say) -> list[Result]:
