@@ -14,9 +14,10 @@ from aggregators.pauses import RESUME_POLL_S
 from metering.clock import FixedClock
 from metering.config import Settings
 from metering.partition_pauses import Pause, last_pauses, paused, write_pause, write_resumption
-from tests.support.pipeline_rig import NOW, WAIT_S, Life, check, crash_in, life, stored
+from tests.support.pipeline_rig import NOW, Life, check, crash_in, life, stored
 from tests.support.plain_log import Made, expected
 
+PATIENCE_S = 120.0
 LIMIT = DeadLetterLimit(letters_max=5, percent_max=50, window_records=100)
 
 
@@ -43,7 +44,7 @@ def resume(client: Client, epoch: str) -> list[Pause]:
 
 
 def wait_until(what: str, happened: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WAIT_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < deadline_s, f"{what}: it never came to that"
         time.sleep(0.01)

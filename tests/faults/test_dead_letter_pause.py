@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,6 +21,9 @@ from tests.support.fault_proof import prove
 from tests.support.fault_stack import FaultStack, FaultyProcess
 from tests.support.invariants import wait_for
 from tests.support.plain_log import Made, made_log
+from tests.support.worker_process import WAIT_S
+
+wait_long = partial(wait_for, timeout_s=WAIT_S)
 
 
 def rubbish(partition: int, first: int, count: int) -> list[Made]:
@@ -35,43 +39,46 @@ def run(settings: Settings, *words: str) -> Any:
     return CliRunner().invoke(build_app(["dead-letters"]), ["dead-letters", *words], env=given)
 
 
-def test_a_paused_partition_is_told_survives_a_restart_and_goes_on_where_it_stood(faulty: FaultStack) -> None:
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
+def test_a_paused_partition_is_told_survives_rebalances_and_goes_on_where_it_stood(faulty: FaultStack) -> None:
+    port, other_port = free_ports(2)
     log = made_log(41, 400, prefix="pause", share_bad=0.0)
     good = {number: [one for one in log if one.partition == number] for number in (0, 1)}
     bad = rubbish(0, len(good[0]), 600)
     later = made_log(42, 400, prefix="later", share_bad=0.0)
     elsewhere = len(good[1]) + sum(one.partition == 1 for one in later)
 
-    def worker() -> FaultyProcess:
+    def worker(port: int) -> FaultyProcess:
         return faulty.worker(worker_metrics_port=port, dead_letters_max=200, dead_letters_window_records=1_000)
 
-    def health() -> tuple[int, dict[str, Any]]:
-        answer = httpx.get(f"{url}/readyz", timeout=5.0)
+    def health(port: int) -> tuple[int, dict[str, Any]]:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60.0)
         return answer.status_code, answer.json()
 
-    first = worker()
+    first = worker(port)
     faulty.produce([*log, *bad])
-    wait_for("a pause", lambda: "partition paused" in first.said)
+    wait_long("a pause", lambda: "partition paused" in first.said)
     faulty.produce(later)
-    wait_for("the other partition", lambda: health()[1]["partitions"]["1"] == elsewhere)
-    status, said = health()
-    metrics = httpx.get(f"{url}/metrics", timeout=5.0).text
+    wait_long("the other partition", lambda: health(port)[1]["partitions"].get("1") == elsewhere)
+    status, said = health(port)
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60.0).text
     listed = run(faulty.settings, "list", "--reason", "not_json", "--limit", "1", "--json")
-    assert first.terminate() == 0
 
-    second = worker()
-    wait_for("a restart that is still paused", lambda: "partition is still paused" in second.said)
-    wait_for("a red answer", lambda: health()[0] == 503 and health()[1]["paused"].keys() == {"0"})
-    stood = health()[1]["partitions"]["0"]
+    # Each of the two take-overs must find the pause: that of the one who shares, and that of the one who is left.
+    second = worker(other_port)
+    wait_long("a share", lambda: "assigned" in second.said)
+    wait_long("a pause that is still there", lambda: "partition is still paused" in first.said + second.said)
+    assert first.terminate() == 0
+    wait_long("both partitions", lambda: health(other_port)[1]["partitions"].keys() == {"0", "1"})
+    wait_long("a red answer", lambda: health(other_port)[1]["paused"].keys() == {"0"})
+    red, standing = health(other_port)
+    stood = standing["partitions"]["0"]
     wrong = run(faulty.settings, "resume", "1")
     dry = json.loads(run(faulty.settings, "resume", "--dry-run", "--json").stdout)
     done = run(faulty.settings, "resume", "0", "--why", "the exporter was mended")
     nothing = run(faulty.settings, "resume")
-    wait_for("the end of the log", lambda: faulty.folded_count() == faulty.log_size() or second.returncode is not None)
+    wait_long("the end of the log", lambda: faulty.folded_count() == faulty.log_size() or second.returncode is not None)
 
-    assert status == 503
+    assert (status, red) == (503, 503)
     assert said["paused"]["0"] == dry_said(dry)
     assert "metering_worker_partitions_paused 1.0" in metrics
     assert f"paused: {said['paused']['0']}" in listed.stderr
@@ -83,7 +90,7 @@ def test_a_paused_partition_is_told_survives_a_restart_and_goes_on_where_it_stoo
     assert [(one.action, one.object, one.detail["why"]) for one in audit_log.entries(faulty.client)][:1] == [
         ("partition.resumed", "partition 0", "the exporter was mended")
     ]
-    wait_for("a green answer", lambda: health()[0] == 200)
+    wait_long("a green answer", lambda: health(other_port)[0] == 200)
     assert second.terminate() == 0
     prove(faulty, [*log, *bad, *later])
 

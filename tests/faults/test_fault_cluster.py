@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from tests.support.fault_proof import prove
 from tests.support.fault_stack import FaultStack, Sender, fault_stack_of, made_events
 from tests.support.invariants import wait_for
 from tests.support.kafka_cluster import Cluster, kafka_cluster
+from tests.support.worker_process import WAIT_S
+
+wait_long = partial(wait_for, timeout_s=WAIT_S)
 
 KILLS = 5 if IS_FULL else 1
 CUT_BYTES = 64 * 1024
@@ -58,7 +62,7 @@ def test_f4_one_broker_of_three_loses_the_end_of_its_log(copied: FaultStack, clu
 def kill_leaders_under_load(stack: FaultStack, cluster: Cluster, seed: int, *, cut_bytes: int) -> None:
     """Kill who leads partition 0, cut its files, start it again, let it catch up."""
     log = made_events(seed, EVENTS, prefix=f"copies{cut_bytes}")
-    wait_for("three copies", cluster.is_whole)
+    wait_long("three copies", cluster.is_whole)
     stack.gateway()
     worker = stack.worker()
     sender = Sender(stack)
@@ -66,13 +70,13 @@ def kill_leaders_under_load(stack: FaultStack, cluster: Cluster, seed: int, *, c
 
     for _ in range(KILLS):
         seen = len(sender.accepted)
-        wait_for("some acknowledged events", lambda seen=seen: len(sender.accepted) > seen)
+        wait_long("some acknowledged events", lambda seen=seen: len(sender.accepted) > seen)
         killed = cluster.leader_of(0)
         killed.kill()
         gone_bytes = killed.cut_log(cut_bytes)
         assert gone_bytes > 0 or not cut_bytes
         killed.start()
-        wait_for("three copies", cluster.is_whole)
+        wait_long("three copies", cluster.is_whole)
     sender.join()
     epoch = stack.epoch
     # A worker may end over a fault that lasts, with 70; whoever supervises it starts another.

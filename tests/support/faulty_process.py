@@ -125,7 +125,7 @@ NEWER_COLUMNS: Final = {"rollups": ("value_moment",), "members": ("since", "gone
 
 
 def become_older() -> None:
-    """Work as the version before this one: no table of the newest migration, and no column that was added later."""
+    """Work as the version before this one: no pauses (migration 21), and no column that was added later."""
     insert = store.insert
 
     def inserting(client: Client, table: str, rows: pa.Table) -> None:
