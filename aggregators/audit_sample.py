@@ -1,5 +1,6 @@
 """Counts a sample of subjects' days again from their events and compares each rollup row with what comes out.
 
+Days are drawn from the events and from the rollups: of either there may be nothing left that speaks of a day.
 Subjects with corrections are left out: what no longer counts is a matter of the whole log, which a rebuild looks at.
 """
 
@@ -24,7 +25,11 @@ from schemas.meter import Measurement, MeterVersion
 from schemas.usage_event import decode_event
 
 _DAYS: Final = """
-SELECT subject, intDiv(toUnixTimestamp(window_start), 86400) AS day FROM rollups
+SELECT subject, day FROM (
+    SELECT subject, intDiv(toUnixTimestamp(time), 86400) AS day FROM events GROUP BY subject, day
+    UNION ALL
+    SELECT subject, intDiv(toUnixTimestamp(window_start), 86400) AS day FROM rollups GROUP BY subject, day
+)
 WHERE subject NOT IN (SELECT subject FROM corrections)
 GROUP BY subject, day ORDER BY sipHash64(subject, day, {seed:UInt64}) LIMIT {days:UInt32}
 """

@@ -17,7 +17,9 @@ from schemas.errors import PortTakenError
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself. `is_ready`: it has partitions, they move on, and its services answer.
+    """What a worker says of itself. `is_ready`: it has partitions, none is paused, they move on, its services answer.
+
+    `paused` says of each partition that is not read on over dead letters why, and what to do.
 
     `standstill_s` is how long a partition has not moved although it has records to read. `audit_differences` is what
     the last audit found, by check; None before the first. A difference does not make it unready: it is to be mended.
@@ -29,6 +31,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     unflushed_s: float
     standstill_s: float
     waiting_for: str
+    paused: dict[int, str]
     audit_differences: dict[str, int] | None = None
 
 

@@ -45,6 +45,10 @@ AUDIT_DIFFERENCES: Final = Gauge(
 # Looks of the worker's own audit, by how they ended: clean, different or failed. Worry when clean ones stop coming.
 AUDITS: Final = Counter("metering_worker_audits_total", "Audits by the worker of its own partitions", ["result"])
 
+# Partitions that are not read because too much of them was rejected. Worry at anything but 0: /readyz says why, and
+# nothing of these partitions is billed until somebody resumes them.
+PARTITIONS_PAUSED: Final = Gauge("metering_worker_partitions_paused", "Partitions paused over too many dead letters")
+
 # How long a partition has stood still although there is more to read. Worry at 30: /readyz is red from there on.
 STANDSTILL_SECONDS: Final = Gauge(
     "metering_worker_standstill_seconds", "Seconds since a partition with records to read has moved"

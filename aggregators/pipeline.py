@@ -17,13 +17,16 @@ import structlog
 
 from aggregators.commands import Assign, Command, Drain
 from aggregators.correct import take_in_corrections
+from aggregators.dead_letter_limit import DeadLetterLimit
 from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
 from aggregators.flush import Flush, build_flush
 from aggregators.fold import DayKey
 from aggregators.metrics import FLUSH_SECONDS
 from aggregators.partition import LoadDays, Partition
+from aggregators.pauses import Pauses, Told
 from aggregators.record_batch import RecordBatch
+from aggregators.threads import STOP_CHECK_S, guarded, offer
 from aggregators.worker_store import StoppedError, WorkerStore
 from metering.clock import Clock
 from schemas.admission import Admission
@@ -34,7 +37,6 @@ log = structlog.get_logger(__name__)
 _Item = TypeVar("_Item")
 
 BATCHES_QUEUED_MAX: Final = 8
-STOP_CHECK_S: Final = 0.2
 CATALOG_POLL_S: Final = 2.0
 BUSY_PATIENCE: Final = 4
 """How many flush intervals a worker that has more to fold may wait before it flushes."""
@@ -49,11 +51,13 @@ class Pipeline:
         *,
         epoch: str,
         limits: Limits,
+        dead_letter_limit: DeadLetterLimit,
         flush_events_max: int,
         flush_interval_s: float,
         state_keys_max: int,
         clock: Clock,
         on_flushed: Callable[[int, list[Decision]], None],
+        on_paused: Told,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._store = store
@@ -64,12 +68,12 @@ class Pipeline:
         self._state_keys_max = state_keys_max
         self._clock = clock
         self._on_flushed = on_flushed
-        self._on_fatal = on_fatal
         self._commands: queue.Queue[Command] = queue.Queue(BATCHES_QUEUED_MAX)
         self._flushes: queue.Queue[Flush] = queue.Queue(1)
         self._durable: queue.SimpleQueue[Flush] = queue.SimpleQueue()
         self._generation = -1
         self._partitions: dict[int, Partition] = {}
+        self.pauses = Pauses(store, dead_letter_limit, clock, on_paused)
         self._decider: Decider | None = None
         self._catalog: AppliedCatalog | None = None
         self._admission = Admission((), ())
@@ -80,8 +84,8 @@ class Pipeline:
         self._days_in_flight: deque[frozenset[DayKey]] = deque()
         self.unflushed_since_s: float | None = None
         self._threads = [
-            threading.Thread(target=self._guarded(self._fold_loop), name="fold", daemon=True),
-            threading.Thread(target=self._guarded(self._write_loop), name="write", daemon=True),
+            threading.Thread(target=guarded(self._fold_loop, on_fatal), name="fold", daemon=True),
+            threading.Thread(target=guarded(self._write_loop, on_fatal), name="write", daemon=True),
         ]
 
     @property
@@ -117,26 +121,7 @@ class Pipeline:
             thread.join()
 
     def _offer(self, to: queue.Queue[_Item], item: _Item) -> None:
-        while not self._store.stopping.is_set():
-            try:
-                to.put(item, timeout=STOP_CHECK_S)
-            except queue.Full:
-                continue
-            return
-        raise StoppedError("queue")
-
-    def _guarded(self, loop: Callable[[], None]) -> Callable[[], None]:
-        """A thread that dies must take the process along: half a worker would look alive and do nothing."""
-
-        def run() -> None:
-            try:
-                loop()
-            except StoppedError:
-                log.debug("thread stopped")
-            except BaseException as error:  # noqa: BLE001 - the rim of the thread; on_fatal ends the process
-                self._on_fatal(error)
-
-        return run
+        offer(to, item, self._store.stopping)
 
     # The fold thread.
 
@@ -152,8 +137,7 @@ class Pipeline:
                 if command.answer.set_running_or_notify_cancel():  # another rebalance may have made it needless
                     command.answer.set_result(self._take_over(command))
             elif isinstance(command, Drain):
-                self._flush()
-                self._wait_written()
+                self._make_durable()
                 command.answer.set_result(None)
             elif command.generation == self._generation:
                 self._take_in(command)
@@ -180,12 +164,15 @@ class Pipeline:
             for number in command.partitions
         }
         self._read_catalog()
+        self.pauses.take_over(command.generation, ends)
         self.unflushed_since_s = None
         log.info("assigned", partitions={number: one.next_offset for number, one in self._partitions.items()})
         return {number: one.next_offset for number, one in self._partitions.items()}
 
     def _take_in(self, batch: RecordBatch) -> None:
         partition = self._partitions[batch.partition]
+        if self.pauses.skips(batch):
+            return  # it is read again from where the partition stands
         batch = batch.starting_at(partition.next_offset)
         if not batch.offsets:
             return
@@ -208,18 +195,19 @@ class Pipeline:
             )
         if decision.is_correcting:
             self._correct(decider, partition, decision)
-            return
-        partition.take_in(decision, self._load_days(partition))
-        if not self._pending_events:
-            self._pending_since_s = self._clock.monotonic_s()
-        if self.unflushed_since_s is None:
-            self.unflushed_since_s = self._clock.monotonic_s()
-        self._pending_events += len(batch.offsets)
+        else:
+            partition.take_in(decision, self._load_days(partition))
+            if not self._pending_events:
+                self._pending_since_s = self._clock.monotonic_s()
+            if self.unflushed_since_s is None:
+                self.unflushed_since_s = self._clock.monotonic_s()
+            self._pending_events += len(batch.offsets)
+        self.pauses.take_in(decision)
+        self.pauses.pause_if_too_many(batch.partition, partition.next_offset, self._make_durable)
 
     def _correct(self, decider: Decider, partition: Partition, decision: Decision) -> None:
         """Take in a batch with corrections: between two flushes, because it is counted again from what is stored."""
-        self._flush()
-        self._wait_written()
+        self._make_durable()
         versions = self._catalog.meter_versions if self._catalog is not None else ()
         taken = take_in_corrections(
             self._store,
@@ -230,8 +218,7 @@ class Pipeline:
             load_days=self._load_days(partition),
         )
         decider.take_out(taken)
-        self._flush()
-        self._wait_written()
+        self._make_durable()
 
     def _load_days(self, partition: Partition) -> LoadDays:
         number = partition.place[1]
@@ -256,6 +243,7 @@ class Pipeline:
 
     def _flush_if_due(self) -> None:
         self._collect_durable()
+        self.pauses.look()
         if not self._pending_events:
             return
         is_full = self._pending_events >= self._flush_events_max
@@ -275,6 +263,10 @@ class Pipeline:
             self._days_in_flight.append(flush.days)
             self._offer(self._flushes, flush)
         self._collect_durable()
+
+    def _make_durable(self) -> None:
+        self._flush()
+        self._wait_written()
 
     def _wait_written(self) -> None:
         while self._in_flight:

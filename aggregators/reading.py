@@ -35,6 +35,12 @@ class Reading:
         self._next = dict(starts)
         self._asked_again: dict[int, int] = {}
 
+    def restart(self, partition: int, offset: int) -> None:
+        """Read a partition from here on, whatever was fetched of it before. One that is gone meanwhile stays gone."""
+        if partition in self._next:
+            self._next[partition] = offset
+            self._asked_again.pop(partition, None)
+
     def follow(self, partition: int, first: int, last: int) -> Start:
         """Judge a fetch of the offsets `first` to `last`, both with a record; GOES_ON counts it as read.
 

@@ -29,6 +29,12 @@ _DAYS: Final = """
 SELECT DISTINCT subject, intDiv(toUnixTimestamp(window_start), 86400) AS day
 FROM rollups WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
 """
+_REJECTED: Final = """
+SELECT DISTINCT offset FROM dead_letters
+WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
+  AND offset >= {first:UInt64} AND offset < {following:UInt64}
+ORDER BY offset
+"""
 _STANDINGS: Final = """
 SELECT subject, source, id, epoch, partition, offset, digest
 FROM events WHERE (subject, source, id) IN {identities:Array(Tuple(String, String, String))}
@@ -124,6 +130,12 @@ def days(client: Client, epoch: str, partition: int) -> Iterator[DayKey]:
     with client.query_row_block_stream(_DAYS, {"epoch": epoch, "partition": partition}) as blocks:
         for block in blocks:
             yield from block
+
+
+def rejected_offsets(client: Client, epoch: str, partition: int, first: int, following: int) -> list[int]:
+    """The offsets from `first` to before `following` whose records are dead letters, in order."""
+    parameters = {"epoch": epoch, "partition": partition, "first": first, "following": following}
+    return [offset for (offset,) in client.query(_REJECTED, parameters).result_rows]
 
 
 def standings(client: Client, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:

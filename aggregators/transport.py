@@ -19,6 +19,7 @@ from faust.transport.drivers.aiokafka import Transport as FaustTransport
 from faust.transport.drivers.aiokafka import ensure_aiokafka_TP
 from faust.types import TP, Message
 from faust.types.tuples import ConsumerMessage
+from typing_extensions import override
 
 from aggregators.reading import Follows, Reading
 from aggregators.record_batch import RecordBatch
@@ -49,6 +50,7 @@ class BatchConsumer(FaustConsumer):
         super().__init__(*args, **kwargs)
         self.generation = 0
         self.reading = Reading({})
+        self._held: frozenset[int] = frozenset()
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - overrides
         """One message a fetched partition: its value is the RecordBatch, its offset the last of the batch.
@@ -60,7 +62,7 @@ class BatchConsumer(FaustConsumer):
         for tp, fetched in (records or {}).items():
             if self.should_stop or not self.flow_active:
                 return  # a rebalance is under way: it ends by seeking to where the ledger ends
-            if not fetched:
+            if not fetched or tp.partition in self._held:
                 continue
             start = self.reading.follow(tp.partition, fetched[0].offset, fetched[-1].offset)
             if start.kind is Follows.READ_AGAIN:
@@ -68,6 +70,21 @@ class BatchConsumer(FaustConsumer):
                 await self._seek_again(tp, start.offset)
             elif start.kind is Follows.GOES_ON:
                 yield tp, self._batch_message(tp, fetched, start.offset)
+
+    async def hold(self, generation: int, held: frozenset[int], resumed: Mapping[int, int]) -> None:
+        """Hand over nothing of the partitions `held`, and read those `resumed` on from the offsets given."""
+        self._held = held
+        for partition, offset in resumed.items():
+            if generation != self.generation:
+                return  # a rebalance has come between, which seeks by itself
+            self.reading.restart(partition, offset)
+            await self._seek_again(TP(self.topic, partition), offset)
+
+    @override
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Any]]:
+        wanted = {tp for tp in active_partitions or () if tp.partition not in self._held}
+        # Asked for none the client would hand over all, and one that is never asked leaves its group after a while.
+        return cast("dict[TP, list[Any]]", await super()._getmany(wanted or {TP(self.topic, -1)}, timeout))
 
     async def _seek_again(self, tp: TP, offset: int) -> None:
         try:

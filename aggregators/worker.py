@@ -15,6 +15,7 @@ import structlog
 
 from aggregators.app import AggregatorApp
 from aggregators.audit_watch import AuditWatch
+from aggregators.dead_letter_limit import DeadLetterLimit
 from aggregators.dead_letter_topic import DeadLetterTopic
 from aggregators.decide import Decision, Limits
 from aggregators.health import Health
@@ -24,6 +25,7 @@ from aggregators.metrics import (
     EVENTS_REJECTED,
     NEXT_OFFSET,
     OFFSETS_ABSENT,
+    PARTITIONS_PAUSED,
     STANDSTILL_SECONDS,
     UNFLUSHED_SECONDS,
 )
@@ -74,11 +76,17 @@ class Worker:
                 ahead_s_max=settings.event_ahead_s_max,
                 age_s_max=settings.event_age_s_max,
             ),
+            dead_letter_limit=DeadLetterLimit(
+                letters_max=settings.dead_letters_max,
+                percent_max=settings.dead_letters_percent_max,
+                window_records=settings.dead_letters_window_records,
+            ),
             flush_events_max=settings.flush_events_max,
             flush_interval_s=settings.flush_interval_s,
             state_keys_max=settings.state_keys_max,
             clock=clock,
             on_flushed=self._flushed,
+            on_paused=self._paused,
             on_fatal=die,
         )
         self._audit = AuditWatch(
@@ -114,13 +122,16 @@ class Worker:
         """What this worker says of itself."""
         waiting_for = self.store.waiting_for
         partitions = self.pipeline.positions
+        paused = {number: one.said for number, one in self.pipeline.pauses.current.items()}
+        is_moving = not waiting_for and self._standstill_s < STANDSTILL_READY_S_MAX
         return Health(
-            is_ready=bool(partitions) and not waiting_for and self._standstill_s < STANDSTILL_READY_S_MAX,
+            is_ready=bool(partitions) and not paused and is_moving,
             epoch=self.epoch,
             partitions=partitions,
             unflushed_s=self._unflushed_s(),
             standstill_s=self._standstill_s,
             waiting_for=waiting_for,
+            paused=paused,
             audit_differences=self._audit.differences,
         )
 
@@ -162,6 +173,13 @@ class Worker:
             offsets = {decision.partition: decision.last + 1 for decision in decisions}
             asyncio.run_coroutine_threadsafe(self._app.batch_consumer.commit_durable(offsets), self._loop)
 
+    def _paused(self, generation: int, paused: frozenset[int], resumed: Mapping[int, int]) -> None:
+        """On the fold thread, whenever partitions are paused, resumed or taken over: have them read or not."""
+        PARTITIONS_PAUSED.set(len(paused))
+        if self._app is not None and self._loop is not None:
+            hold = self._app.batch_consumer.hold(generation, paused, resumed)
+            asyncio.run_coroutine_threadsafe(hold, self._loop)
+
     async def _watch(self, app: AggregatorApp) -> None:
         """End the process when it is stuck, when Faust gave up, or when the topic is no longer the same log."""
         checked_s = looked_s = self._clock.monotonic_s()
@@ -195,7 +213,9 @@ class Worker:
             self._standstill = Standstill()
         now_s = self._clock.monotonic_s()
         following = {number: end for number, (_, end) in ends.items()}
-        self._standstill_s = self._standstill.look(self.pipeline.positions, following, now_s)
+        self._standstill_s = self._standstill.look(
+            self.pipeline.positions, following, now_s, paused=self.pipeline.pauses.current
+        )
         STANDSTILL_SECONDS.set(self._standstill_s)
         if self._standstill_s > self._settings.worker_stuck_s_max:
             die(InvariantViolationError(f"a partition has not moved for {self._standstill_s:.0f} s though it could"))

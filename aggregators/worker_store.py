@@ -24,10 +24,11 @@ from aggregators.fold import DayKey, State, StateKey
 from aggregators.metrics import CLICKHOUSE_RETRIES
 from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd
-from metering import catalog_store
+from metering import catalog_store, partition_pauses
 from metering.clickhouse import connect, is_passing
 from metering.clock import Clock
 from metering.config import Settings
+from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
 from schemas.errors import ClickHouseUnavailableError, KafkaUnavailableError, LogLostError
 
@@ -134,6 +135,31 @@ class WorkerStore:
         self.read(
             "starts", lambda client: catalog_starts.claim(client, self._epoch, wanted, at=at, worker=self._worker)
         )
+
+    def last_pauses(self) -> dict[int, Pause]:
+        """The last pause of each partition that ever had one, also where it is over."""
+        found = self.read("pauses", lambda client: partition_pauses.last_pauses(client, self._epoch))
+        return {one.partition: one for one in found}
+
+    def rejected_offsets(self, partition: int, first: int, following: int) -> list[int]:
+        """The offsets from `first` to before `following` that were rejected, in order."""
+        return self.read(
+            "rejections", lambda client: store.rejected_offsets(client, self._epoch, partition, first, following)
+        )
+
+    def pause(self, partition: int, offset: int, *, records: int, rejected: int) -> Pause:
+        """Put on record that a partition is not read from `offset` on."""
+        one = Pause(
+            epoch=self._epoch,
+            partition=partition,
+            offset=offset,
+            records=records,
+            rejected=rejected,
+            at=self._clock.now(),
+            by=self._worker,
+        )
+        self.read("pause", lambda client: partition_pauses.write_pause(client, one))
+        return one
 
     def standings(self, identities: Sequence[Identity]) -> dict[Identity, list[Standing]]:
         """Where identities stand in `events`."""

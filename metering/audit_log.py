@@ -30,6 +30,7 @@ class Action(enum.Enum):
     RUN_EXPORTED = "run.exported"
     DEAD_LETTERS_REPLAYED = "dead_letters.replayed"
     DEAD_LETTERS_DISCARDED = "dead_letters.discarded"
+    PARTITION_RESUMED = "partition.resumed"
     CUSTOMER_ERASED = "customer.erased"
 
 

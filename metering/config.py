@@ -107,10 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     gateway_tls_key_file: Annotated[str, Meta(description="Private key of that certificate, a PEM file.")] = ""
     gateway_ca_file: Annotated[
-        str,
-        Meta(
-            description="CA certificates that `metering ingest` trusts for the gateway, a PEM file. Empty: the usual."
-        ),
+        str, Meta(description="CA certificates `metering ingest` trusts for the gateway, a PEM file. Empty: the usual.")
     ] = ""
     head_bytes_max: Annotated[
         int, Meta(ge=1024, description="Largest head of a request: its first line and headers.")
@@ -122,8 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_events_max: Annotated[int, Meta(ge=1, description="Most events in one request.")] = 10_000
     event_bytes_max: Annotated[int, Meta(ge=256, description="Largest single event, as JSON.")] = 256 * 1024
     event_nesting_max: Annotated[
-        int,
-        Meta(ge=2, le=128, description="Deepest nesting of an event that the gateway takes, its own braces included."),
+        int, Meta(ge=2, le=128, description="Deepest nesting of an event that the gateway takes, its braces included.")
     ] = 128
     event_ahead_s_max: Annotated[
         int, Meta(ge=0, description="How far an event's time may be ahead of the time Kafka wrote it down.")
@@ -180,8 +176,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 300.0
     audit_interval_s: Annotated[
         float,
-        Meta(ge=0, description="How often a worker audits what its partitions had since its last look; 0 is never."),
+        Meta(ge=0, description="How often a worker audits what its partitions got since it last did; 0: never."),
     ] = 3_600.0
+    dead_letters_max: Annotated[
+        int, Meta(ge=0, description="A partition is paused when more of its last records were rejected; 0 is never…")
+    ] = 1_000
+    dead_letters_percent_max: Annotated[
+        int, Meta(ge=0, le=100, description="…and when these are more than this many percent of its last records.")
+    ] = 50
+    dead_letters_window_records: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="How many records of a partition its last ones are.")
+    ] = 10_000
     state_keys_max: Annotated[
         int, Meta(ge=1_000, description="Rollup keys a worker keeps in memory; the least recently used are read back.")
     ] = 500_000

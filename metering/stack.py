@@ -29,7 +29,7 @@ def children(settings: Settings, *, python: str) -> list[ChildSpec]:
         ChildSpec(
             name="worker",
             argv=(python, "-m", "metering", "worker"),
-            ready=(lambda: _answers_ok(f"{worker}/readyz")) if has_health else None,
+            ready=(lambda: _worker_works(f"{worker}/readyz")) if has_health else None,
             address=f"{worker}/metrics" if has_health else "",
             ports={variable_of("worker_metrics_port"): settings.worker_metrics_port} if has_health else {},
         ),
@@ -37,8 +37,21 @@ def children(settings: Settings, *, python: str) -> list[ChildSpec]:
 
 
 def _answers_ok(url: str) -> bool:
+    answer = _asked(url)
+    return answer is not None and answer.status_code == HTTPStatus.OK
+
+
+def _worker_works(url: str) -> bool:
+    """Whether a worker is ready, or would be if no partition were paused: starting it again would not resume one."""
+    answer = _asked(url)
+    if answer is None:
+        return False
+    return answer.status_code == HTTPStatus.OK or bool(answer.json().get("paused"))
+
+
+def _asked(url: str) -> httpx.Response | None:
     try:
         # Asked of a child of our own on this machine, whose certificate is for another name.
-        return httpx.get(url, timeout=READY_TIMEOUT_S, verify=False).status_code == HTTPStatus.OK  # noqa: S501
+        return httpx.get(url, timeout=READY_TIMEOUT_S, verify=False)  # noqa: S501
     except httpx.TransportError:
-        return False
+        return None

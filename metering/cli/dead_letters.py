@@ -14,9 +14,10 @@ from ingest import dead_letters as store
 from ingest.dead_letters import DeadLetter, LetterFilter, LetterState
 from ingest.replay import Replay
 from ingest.replay import replay as send_again
-from metering import audit_log
+from metering import audit_log, partition_pauses
 from metering.audit_log import Action
 from metering.cli.connection import database_client, whoami
+from metering.cli.paused_partitions import resume, say_paused
 from metering.cli.wide_console import wide_console
 from metering.clock import SystemClock
 from metering.config import load_settings
@@ -30,6 +31,7 @@ SHOWN_CHARACTERS_MAX: Final = 100
 dead_letters = typer.Typer(
     no_args_is_help=True, help="Look at records that could not be billed on, send them again, or set them aside."
 )
+dead_letters.command()(resume)
 
 _Places = Annotated[
     list[str] | None, typer.Argument(help="PARTITION/OFFSET, as the list shows them.", show_default=False)
@@ -54,7 +56,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most letters to list.")] = 100,
     json: _Json = False,
 ) -> None:
-    """List dead letters with the reason for each, in the order of the log.
+    """List dead letters with the reason for each, in the order of the log; says so when a partition is paused.
 
     Examples:
         metering dead-letters list --summary
@@ -64,6 +66,8 @@ def list_(
     which = _filter(None, reason, since, until, epoch, state=state)
     with database_client(load_settings()) as client:
         found: Any = store.counts(client, which) if summary else store.letters(client, which, limit=limit)
+        paused_now = partition_pauses.paused(client, epoch)
+    say_paused(paused_now)
     if json:
         typer.echo(msgspec.json.encode(found if summary else [_fields(one) for one in found]))
         return

@@ -18,7 +18,7 @@ SECTIONS: Final = (
     ("The gateway", ("gateway_", "head_", "body_", "batch_")),
     ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
-    ("Workers", ("flush_", "worker_", "audit_", "state_")),
+    ("Workers", ("flush_", "worker_", "audit_", "dead_letters_", "state_")),
     ("Billing", ("grace_",)),
     ("Exports", ("delivery_", "stripe_", "aws_", "webhook_", "focus_")),
     ("Logs", ("log_",)),

@@ -96,6 +96,7 @@ DAMAGES = [
     ("rollups", again("rollups", "value_sum + 1 AS value_sum", "meter = 'total'")),
     ("rollups", again("rollups", "events_count + 1 AS events_count", "meter = 'calls'")),
     ("rollups", "DELETE FROM rollups WHERE meter = 'newest' AND partition = 0"),
+    ("rollups", "DELETE FROM rollups WHERE subject = (SELECT min(subject) FROM rollups)"),
     ("rollups", "DELETE FROM members WHERE partition = 0"),
     ("series", again("rollups", "3 AS position_first", "meter = 'calls'")),
     ("identity", again("events", "7 AS partition", "1")),

@@ -24,6 +24,8 @@ def test_only_a_partition_that_could_move_and_does_not_stands_still() -> None:
     assert watch.look({0: 9, 1: 7}, {0: 9, 1: 8}, 125.0) == 5
     assert watch.look({}, {0: 9, 1: 9}, 300.0) == 0
     assert watch.look({1: 7}, {1: 9}, 301.0) == 0
+    assert watch.look({1: 7}, {1: 9}, 400.0, paused={1}) == 0
+    assert watch.look({1: 7}, {1: 9}, 401.0) == 0
 
 
 def test_a_worker_that_stands_still_is_not_ready_and_ends_itself(faulty: FaultStack) -> None:

@@ -42,6 +42,22 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", name) for name in names())
 
 
+TAKING_AWAY = re.compile(
+    r"\b(DROP|RENAME|DELETE|UPDATE|TRUNCATE|DETACH|EXCHANGE|CLEAR)\b|MODIFY COLUMN|ADD COLUMN (?!IF NOT EXISTS)"
+)
+
+
+def test_no_migration_takes_away_what_the_version_before_works_with() -> None:
+    taken = [
+        (name, statement.splitlines()[0])
+        for name, text in migrations()
+        for statement in statements(text)
+        if TAKING_AWAY.search(re.sub(r"'(?:[^']|'')*'|--.*", "", statement))
+    ]
+
+    assert taken == []
+
+
 def test_a_new_database_gets_every_migration_and_an_up_to_date_one_none(client: Client) -> None:
     assert migrate(client) == names()
     assert migrate(client) == []

@@ -13,6 +13,7 @@ QUANTITY: Final = "tests/schemas/test_quantity_exactness.py"
 AUDIT: Final = "tests/faults/test_audit_repair.py"
 OBSTACLES: Final = "tests/billing_export/test_close_obstacles.py"
 CRASH: Final = "tests/aggregators/test_flush_crash.py"
+PAUSES: Final = "tests/aggregators/test_pauses.py"
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +211,27 @@ BUGS: Final = (
         "next_offset=max([known[newest], *following[partition].values()]),",
         "tests/aggregators/test_catalog_starts.py",
         SIMULATION,
+    ),
+    bug(
+        "a worker that takes a paused partition over reads it on",
+        "aggregators/pauses.py",
+        "if number in ends and not one.is_over}",
+        "if number in ends and one.is_over}",
+        PAUSES,
+    ),
+    bug(
+        "a partition that was just resumed takes what was fetched before",
+        "aggregators/pauses.py",
+        "        if batch.start > offset:\n",
+        "        if batch.start < offset:\n",
+        PAUSES,
+    ),
+    bug(
+        "a restart forgets how much was rejected",
+        "aggregators/pauses.py",
+        "following=end.next_offset, rejected=rejected\n",
+        "following=end.next_offset, rejected=[]\n",
+        PAUSES,
     ),
     bug(
         "a close bills events that were accepted twice",

@@ -18,6 +18,8 @@ LEFT_OUT_OF_SHORT: Final = (
     "test_f1_a_killed_workers_backlog_is_taken_over",
     "test_f2_a_worker_told_to_stop_while_clickhouse_answers_nothing",
     "test_f2_a_worker_told_to_stop_while_it_joins",
+    "test_f3_one_broker_of_three_killed_under_load",
+    "test_f4_one_broker_of_three_loses_the_end_of_its_log",
     "test_f7_a_network_that_swallows_holds_resets_and_splits",
     "test_f10_workers_that_come_and_go_at_random",
     "test_f12_workers_whose_clocks_are_wrong",
@@ -25,7 +27,10 @@ LEFT_OUT_OF_SHORT: Final = (
     "test_f16_a_worker_that_ends_every_few_seconds",
     "test_f17_partitions_added_in_mid_stream",
 )
-"""Tests that mostly wait for timeouts of others; any FAULTS_ variable, and `make faults`, runs them."""
+"""Tests that mostly wait for timeouts of others, or need many processes.
+
+Any FAULTS_ variable, and `make faults`, runs them.
+"""
 
 
 def seeds() -> list[int]:

@@ -20,8 +20,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
 
-from aggregators import transport, worker_store
+from aggregators import store, transport, worker, worker_store
 from aggregators.decide import Decider
 from aggregators.flush import STEPS as FLUSH_STEPS
 from metering import clock
@@ -43,7 +45,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     `at` names a step and `before`, `during` or `after`; `times` says at which occurrence, from 1; `how` is `kill`,
     `stop` (SIGSTOP), `exit` or `sleep`, which sleeps `sleep_s` every time. `clock_s` is added to the machine's clock;
     `clock_jump_s` is added to it again after `clock_jump_after_s` of life. `exit_after_s` ends the process however it
-    fares.
+    fares. `is_older` has it work like the version before this one.
     """
 
     at: str = ""
@@ -54,6 +56,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     clock_jump_s: float = 0.0
     clock_jump_after_s: float = 0.0
     exit_after_s: float = 0.0
+    is_older: bool = False
 
 
 class _Injector:
@@ -116,23 +119,47 @@ class _SkewedClock(clock.SystemClock):
 _STARTED_S: Final = time.monotonic()
 
 
+OLDER_VERSION: Final = "0.0.9"
+NEWER_COLUMNS: Final = {"rollups": ("value_moment",), "members": ("since", "gone")}
+"""Columns that migrations added to tables a worker writes; without corrections and stocks they hold their defaults."""
+
+
+def become_older() -> None:
+    """Work as the version before this one: no pauses (migration 21), and no column that was added later."""
+    insert = store.insert
+
+    def inserting(client: Client, table: str, rows: pa.Table) -> None:
+        newer = NEWER_COLUMNS.get(table, ())
+        for name in newer:
+            if any(rows.column(name).to_pylist()):
+                raise SystemExit(f"an older version cannot have made a {name} in {table}")
+        insert(client, table, rows.drop_columns(list(newer)))
+
+    store.insert = inserting
+    worker_store.WorkerStore.last_pauses = lambda self: {}  # type: ignore[method-assign]  # noqa: ARG005 - in its place
+    worker_store.WorkerStore.rejected_offsets = lambda *_: []  # type: ignore[method-assign]
+    worker.CODE_VERSION = OLDER_VERSION  # type: ignore[attr-defined]
+
+
 def inject(faults: Faults) -> None:
     """Wrap the steps of a worker. A step that is no longer there is an error, not a fault that never happens."""
     injector = _Injector(faults)
     point = faults.at.rpartition(".")[0]
     if point and point not in STEPS:
         raise SystemExit(f"no step is called {point!r}; there are {', '.join(STEPS)}")
-    store = worker_store.WorkerStore
-    insert = store._insert
-    store.ledger_ends = injector.around("take_over.ledger", store.ledger_ends)  # type: ignore[method-assign]
-    store.identity_keys = injector.around("take_over.identities", store.identity_keys)  # type: ignore[method-assign]
+    if faults.is_older:
+        become_older()
+    working = worker_store.WorkerStore
+    insert = working._insert
+    working.ledger_ends = injector.around("take_over.ledger", working.ledger_ends)  # type: ignore[method-assign]
+    working.identity_keys = injector.around("take_over.identities", working.identity_keys)  # type: ignore[method-assign]
     Decider.decide = injector.around("decide", Decider.decide)  # type: ignore[method-assign]
     transport._commit = injector.around("commit", transport._commit)
 
     def inserting(self: worker_store.WorkerStore, table: str, rows: Any) -> None:
         injector.around(f"flush.{table}", insert)(self, table, rows)
 
-    store._insert = inserting  # type: ignore[method-assign]
+    working._insert = inserting  # type: ignore[method-assign]
     sink = worker_store._RetriedSink
     sink.send = injector.around("flush.dead_letters_topic", sink.send)  # type: ignore[method-assign]
     _SkewedClock.faults = faults

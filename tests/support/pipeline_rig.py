@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from aggregators.dead_letter_limit import DeadLetterLimit
 from aggregators.decide import Decision, Limits
 from aggregators.pipeline import Pipeline
 from aggregators.record_batch import RecordBatch
@@ -25,6 +26,7 @@ from tests.support.plain_log import TOPIC, Expected, Key, Made, Row
 _Result = TypeVar("_Result")
 
 LIMITS = Limits(event_bytes_max=1_000_000, ahead_s_max=3600, age_s_max=0)
+NO_LIMIT = DeadLetterLimit(letters_max=0, percent_max=0, window_records=1)
 NOW = datetime(2013, 3, 1, tzinfo=UTC)
 WAIT_S = 30.0
 
@@ -57,10 +59,12 @@ class Life:
         clock: Clock | None = None,
         name: str = "worker",
         log_end: int = 1_000_000,
+        dead_letter_limit: DeadLetterLimit = NO_LIMIT,
     ) -> None:
         clock = clock or FixedClock(NOW)
         self.letters = DeadLetterList()
         self.fatal: list[BaseException] = []
+        self.told: list[tuple[frozenset[int], dict[int, int]]] = []
         self.ended = threading.Event()
         self.generation = 0
         self.store = WorkerStore(
@@ -78,11 +82,13 @@ class Life:
             self.store,
             epoch=epoch,
             limits=LIMITS,
+            dead_letter_limit=dead_letter_limit,
             flush_events_max=flush_events_max,
             flush_interval_s=3600.0,
             state_keys_max=state_keys_max,
             clock=clock,
             on_flushed=lambda _generation, _decisions: None,
+            on_paused=lambda _generation, paused, resumed: self.told.append((paused, dict(resumed))),
             on_fatal=self._end,
         )
         self.pipeline.start()

@@ -20,6 +20,7 @@ from aggregators.flush import Flush, write_flush
 from aggregators.fold import DAY_S, DayKey, State, StateKey
 from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd, ends_of
+from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
 
 EPOCH = "cluster/log"
@@ -108,6 +109,9 @@ class SimStore:
         ]
         ends = ends_of(batches, self._tables.starts)
         return {one: ends.get(one, LedgerEnd(next_offset=0, starts={})) for one in partitions}
+
+    def last_pauses(self) -> dict[int, Pause]:
+        return {}  # this world has no limit
 
     def claim_starts(self, wanted: Sequence[Start]) -> None:
         for one in wanted:

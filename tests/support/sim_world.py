@@ -26,7 +26,7 @@ from metering.clock import FixedClock
 from schemas.catalog import AppliedCatalog
 from schemas.errors import PartitionTakenError
 from schemas.meter import Aggregation, Meter
-from tests.support.pipeline_rig import LIMITS, NOW, batch_of
+from tests.support.pipeline_rig import LIMITS, NO_LIMIT, NOW, batch_of
 from tests.support.plain_log import CATALOG, EXACTLY, POISON, Made, Row, expected, meters_of
 from tests.support.sim_store import EPOCH, RollupKey, SimStore, SimTables, Write, some_of, writes_of
 
@@ -57,11 +57,13 @@ class SimWorker:
             SimStore(tables, catalogs),  # type: ignore[arg-type]  # the same calls, without a database
             epoch=EPOCH,
             limits=LIMITS,
+            dead_letter_limit=NO_LIMIT,
             flush_events_max=10,
             flush_interval_s=3_600.0,
             state_keys_max=keys_max,
             clock=clock,
             on_flushed=lambda _generation, _decisions: None,
+            on_paused=lambda _generation, _paused, _resumed: None,
             on_fatal=_fatal,
         )
         self.pipeline._wait_written = self._wait_written  # type: ignore[method-assign]  # there is no write thread
