@@ -24,6 +24,7 @@ from billing_export.line_store import StoredLine, read_lines, stored_columns
 from billing_export.readings import by_customers
 from billing_export.recount import Recount, Recounted
 from billing_export.run import Run
+from metering import erasure_store
 from schemas.errors import EventRejectedError, VerificationError
 from schemas.line_item import LineItem, decode_line_item, encode_line_item
 from schemas.usage_event import UsageEvent, decode_event, event_digest
@@ -49,9 +50,15 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 def verify_period(client: Client, label: str, *, on_event: Callable[[int], None] = lambda _: None) -> Verified:
     """Recompute the frozen runs of a period and compare. `on_event` hears how many events of a run were read.
 
-    Raises RunError when the period is not closed.
+    Begins again when a customer was erased meanwhile. Raises RunError when the period is not closed, and
+    ErasureUnderWayError while a customer is being erased.
     """
+    erasure_store.refuse_while_erasing(client, "verify")
+    before = erasure_store.listed(client)
     done = [verify_run(client, run, on_event=on_event) for run in runs.frozen(client, label)]
+    if erasure_store.listed(client) != before:
+        erasure_store.refuse_while_erasing(client, "verify")
+        return verify_period(client, label, on_event=on_event)
     return Verified(
         runs=tuple(run for one in done for run in one.runs),
         lines_count=sum(one.lines_count for one in done),
@@ -113,8 +120,7 @@ def _count_events(
         on_event(count)
         if stored.place in later:
             continue
-        digest = event_digest(stored.raw)
-        event = _checked(stored, digest, found)
+        event = _checked(stored, found)
         if event is not None:
             missing = corrections.missing(event)
             if missing is not None:
@@ -125,7 +131,7 @@ def _count_events(
                     epoch=stored.epoch,
                     partition=stored.partition,
                     offset=stored.offset,
-                    digest=digest,
+                    digest=stored.digest if stored.receipt_digest else event_digest(stored.raw),
                 )
             )
     return count
@@ -141,9 +147,9 @@ def _later_places(repeated: Sequence[Repeat], found: _Differences) -> set[tuple[
     return {place for one in repeated for place in one.places[1:]}
 
 
-def _checked(stored: StoredEvent, digest: int, found: _Differences) -> UsageEvent | None:
-    """The event that the row's bytes say; its columns and the `digest` of its bytes must say the same."""
-    if digest != stored.digest:
+def _checked(stored: StoredEvent, found: _Differences) -> UsageEvent | None:
+    """The event that the row's bytes say; its columns and the digest of its bytes must say the same."""
+    if event_digest(stored.raw) != (stored.receipt_digest or stored.digest):
         found.add(f"{_event_name(stored)}: its stored digest is not that of its bytes")
     try:
         event = decode_event(stored.raw)
