@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINNED := $(VENV)/.pinned
 INSTALLED := $(VENV)/.installed
+PRODUCT := schemas ingest aggregators billing_export metering examples benchmarks
 CHECKERS := .checkers
+AUDIT := .audit
 CHECKERS_INSTALLED := $(CHECKERS)/.installed
 TEST_PROCESSES ?= 3
 STRIPE_MOCK := tests/support/stripe_mock
@@ -12,7 +14,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
 
 .DEFAULT_GOAL := help
-.PHONY: help install checkers demo test faults simulate planted check format docs bench up lock fuzz clean
+.PHONY: help install checkers demo test faults simulate planted check audit-pins format docs bench up lock fuzz clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,11 +63,18 @@ simulate: $(INSTALLED) ## 20,000 seeded worlds of faults around the pure core
 planted: $(INSTALLED) ## plant bugs one at a time; every one must be caught by a test
 	$(BIN)/python -m tests.planted.plant
 
-check: $(INSTALLED) ## lint, format, types and import rules; changes nothing
+check: $(INSTALLED) ## lint, format, types, import rules and security; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(PRODUCT)
+
+audit-pins: $(INSTALLED) ## ask whether a pinned version has a known hole; needs an index and its advisories
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10'
+	for pinned in requirements*.txt; do echo $$pinned; \
+		$(AUDIT)/bin/pip-audit --requirement $$pinned --require-hashes --disable-pip --strict --progress-spinner off || exit 1; done
 
 format: $(INSTALLED) ## let ruff format the code and mend what it safely can
 	$(BIN)/ruff check --fix
@@ -91,4 +100,4 @@ fuzz: $(INSTALLED) ## ask the gateway 10,000 times what its OpenAPI document all
 	FUZZ_CASES=2500 $(BIN)/pytest tests/ingest/test_gateway_schemathesis.py tests/ingest/test_gateway_fuzz.py --timeout 7200
 
 clean: ## remove what was built and installed; the embedded stack's data in .metering stays
-	rm -rf $(VENV) $(CHECKERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CHECKERS) $(AUDIT) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
