@@ -105,6 +105,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if not await self._wait_for_erasure(stop):
+            _end_after(EXIT_TIMEOUT_S)
             return
         self.pipeline.start()
         self._audit.start()

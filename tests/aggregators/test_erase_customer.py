@@ -265,6 +265,22 @@ def test_a_catalog_that_still_names_them_is_stored_under_pseudonyms(erasable: Wo
     erasable.check()
 
 
+def test_a_receipt_that_was_changed_is_named(erasable: World) -> None:
+    erasing(erasable.settings).erase("acme")
+
+    # Of two events one says more and one less, so that no total tells.
+    for number, other in ((b"1", b"2"), (b"1000", b"999")):
+        erasable.client.command(
+            "ALTER TABLE events UPDATE raw = replace(raw, {one:String}, {other:String}) "
+            "WHERE startsWith(subject, 'erased:') AND position(raw, {one:String}) > 0",
+            {"one": f'"n":{number.decode()},', "other": f'"n":{other.decode()},'},
+            settings={"mutations_sync": 2},
+        )
+
+    found = verify_period(erasable.client, "2013-01").differences
+    assert sum("its stored digest is not that of its bytes" in one for one in found) > 1
+
+
 def test_a_customer_of_no_catalog_is_refused(erased: World) -> None:
     with pytest.raises(RequestError, match="no catalog has ever had a customer 'nobody'"):
         erasing(erased.settings).erase("nobody")
