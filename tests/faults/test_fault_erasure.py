@@ -33,6 +33,7 @@ from tests.support.made_billing import close
 from tests.support.plain_log import Made
 from tests.support.worker_process import ROOT, WAIT_S
 
+EXPORT_EVERY_S = 0.5
 MAKING_WAY = 3
 """How a worker ends that makes way for an erasure, for whoever started it to start it again."""
 
@@ -85,7 +86,7 @@ def erase_by_command(settings: Settings) -> subprocess.CompletedProcess[bytes]:
         env={**os.environ, **given, variable_of("query_time_s_max"): "1"},
         cwd=ROOT,
         capture_output=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
 
@@ -104,7 +105,7 @@ class Exports:
 
     def _run(self) -> None:
         try:
-            while not self._over.is_set():
+            while not self._over.wait(EXPORT_EVERY_S):
                 self.once()
         except BaseException as error:  # noqa: BLE001 - told to whoever joins
             self._failure = error
