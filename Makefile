@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINNED := $(VENV)/.pinned
 INSTALLED := $(VENV)/.installed
+PRODUCT := schemas ingest aggregators billing_export metering examples benchmarks
 CHECKERS := .checkers
+AUDIT := .audit
+FUZZ := .fuzz
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?= decoders numbers times inflating bodies
 CHECKERS_INSTALLED := $(CHECKERS)/.installed
 TEST_PROCESSES ?= 3
 STRIPE_MOCK := tests/support/stripe_mock
@@ -12,10 +17,10 @@ PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
 
 .DEFAULT_GOAL := help
-.PHONY: help install checkers demo test faults simulate planted check format docs bench bench-full up lock fuzz clean
+.PHONY: help install checkers demo test faults simulate planted check audit-pins format docs bench bench-full up lock fuzz fuzz-gateway fuzz-bytes clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## install the pinned requirements into .venv
 
@@ -61,11 +66,18 @@ simulate: $(INSTALLED) ## 20,000 seeded worlds of faults around the pure core
 planted: $(INSTALLED) ## plant bugs one at a time; every one must be caught by a test
 	$(BIN)/python -m tests.planted.plant
 
-check: $(INSTALLED) ## lint, format, types and import rules; changes nothing
+check: $(INSTALLED) ## lint, format, types, import rules and security; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(PRODUCT)
+
+audit-pins: $(INSTALLED) ## ask whether a pinned version has a known hole; needs an index and its advisories
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10'
+	for pinned in requirements*.txt; do echo $$pinned; \
+		$(AUDIT)/bin/pip-audit --requirement $$pinned --require-hashes --disable-pip --strict --progress-spinner off || exit 1; done
 
 format: $(INSTALLED) ## let ruff format the code and mend what it safely can
 	$(BIN)/ruff check --fix
@@ -87,11 +99,24 @@ lock: ## pin the requirements anew (needs uv)
 	uv pip compile $(LOCK) 3.11 --extra aws --extra embedded --extra stripe --group build --group demo --group dev --output-file requirements-dev.txt pyproject.toml
 	uv pip compile $(LOCK) 3.11 --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
 	uv pip compile $(LOCK) 3.11 --constraint requirements-dev.txt --group build --output-file requirements-build.txt
+	uv pip compile $(LOCK) 3.11 --group fuzz --output-file requirements-fuzz.txt
 	# The validator holds an older NumPy than its own pyarrow works with; it uses none itself.
 	echo 'numpy>=2,<2.5' | uv pip compile $(LOCK) 3.12 --override - --group checkers --output-file requirements-checkers.txt
 
-fuzz: $(INSTALLED) ## ask the gateway 10,000 times what its OpenAPI document allows, and what it does not
+fuzz: fuzz-gateway fuzz-bytes ## both of the next two
+
+fuzz-gateway: $(INSTALLED) ## ask the gateway 10,000 times what its OpenAPI document allows, and what it does not
 	FUZZ_CASES=2500 $(BIN)/pytest tests/ingest/test_gateway_schemathesis.py tests/ingest/test_gateway_fuzz.py --timeout 7200
 
+fuzz-bytes: $(FUZZ)/.installed ## look for bytes that break decoders, numbers, times, inflating and bodies, 5 minutes each
+	for target in $(FUZZ_TARGETS); do $(FUZZ)/bin/python -m tests.fuzz.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
+
+$(FUZZ)/.installed: requirements-build.txt requirements.txt requirements-fuzz.txt
+	@$(PYTHON) -m venv --clear $(FUZZ)
+	@$(FUZZ)/bin/$(PIP) --require-hashes --requirement requirements-build.txt
+	@$(FUZZ)/bin/$(PIP) --require-hashes --requirement requirements.txt
+	@$(FUZZ)/bin/$(PIP) --require-hashes --requirement requirements-fuzz.txt
+	@touch $(FUZZ)/.installed
+
 clean: ## remove what was built and installed; the embedded stack's data in .metering stays
-	rm -rf $(VENV) $(CHECKERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CHECKERS) $(AUDIT) $(FUZZ) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

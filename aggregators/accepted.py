@@ -32,6 +32,7 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     is_stored: bool
     measured: list[tuple[MeterVersion, Measurement]]
+    receipt_digest: int = 0
 
 
 class AcceptedRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,10 @@ class AcceptedRows(msgspec.Struct, frozen=True, kw_only=True):
             raw = self._at("raw", row)
             logged_at_ms = self.rows["logged_at"][row].value
             offset = self._at("offset", row)
-            yield Accepted(decode_event(raw), offset, logged_at_ms, self._digest(row), raw, row in self.stored, [])
+            receipt_digest = int.from_bytes(self._at("receipt_digest", row), "little")
+            yield Accepted(
+                decode_event(raw), offset, logged_at_ms, self._digest(row), raw, row in self.stored, [], receipt_digest
+            )
 
     def _at(self, name: str, row: int) -> Any:
         return self.rows[name][row].as_py()
@@ -106,8 +110,9 @@ def accepted_rows(
     raws: Sequence[bytes],
     keys: Sequence[int],
     stored: frozenset[int],
+    receipt_digests: Sequence[int] | None = None,
 ) -> AcceptedRows:
-    """Put parallel columns together; `stored` are rows among them."""
+    """Put parallel columns together; `stored` are rows among them. Without `receipt_digests` none is a receipt."""
     count = len(offsets)
     rows = pa.record_batch(
         {
@@ -122,6 +127,9 @@ def accepted_rows(
             "logged_at": pa.array(logged_at_ms, arrays.MILLISECONDS),
             "digest": arrays.digests(digests),
             "raw": pa.array(raws, pa.binary()),
+            "receipt_digest": arrays.digest_bytes(bytes(16 * count))
+            if receipt_digests is None
+            else arrays.digests(receipt_digests),
         }
     )
     places = dict(zip(keys, range(count), strict=True))
@@ -150,6 +158,7 @@ def accepted_events(accepted: AcceptedEvents | Sequence[Accepted], epoch: str, p
                 raws=[one.raw for one in accepted],
                 keys=[identity_key((one.event.subject, one.event.source, one.event.id)) for one in accepted],
                 stored=frozenset(row for row, one in enumerate(accepted) if one.is_stored),
+                receipt_digests=[one.receipt_digest for one in accepted],
             )
         ]
     )

@@ -13,6 +13,7 @@ import msgspec
 from aggregators.accepted import Accepted, AcceptedEvents, AcceptedRows, accepted_events, accepted_rows
 from aggregators.decode import Decoded, Limits, decode_batch
 from aggregators.dedupe import Identity, KeyFilter, identity_key
+from aggregators.erased import Eraser
 from aggregators.facts import Correction
 from aggregators.fold import Moment
 from aggregators.record_batch import RecordBatch
@@ -20,9 +21,10 @@ from aggregators.repeats import Lookup, Repeats
 from aggregators.usage import Usage
 from schemas.admission import Admission
 from schemas.corrections import VOIDED
+from schemas.erasure import ERASED, NOBODY, Erasures
 from schemas.errors import EventRejectedError
 from schemas.meter_columns import without
-from schemas.usage_event import EventColumns, event_digests
+from schemas.usage_event import EventColumns, event_digest, event_digests
 
 __all__ = ["Accepted", "Decider", "Decision", "Limits", "Rejected", "merge"]
 
@@ -79,8 +81,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Decider:
     """Decides batches of one worker; remembers what it accepted and what is not flushed yet."""
 
-    def __init__(self, epoch: str, limits: Limits, identities: KeyFilter, taken: Iterable[int] = ()) -> None:
-        """`identities` has the keys of all that was accepted before, `taken` are those of all that was taken out."""
+    def __init__(
+        self,
+        epoch: str,
+        limits: Limits,
+        identities: KeyFilter,
+        taken: Iterable[int] = (),
+        erasures: Erasures = NOBODY,
+    ) -> None:
+        """`identities` has the keys of all that was accepted before, `taken` are those of all that was taken out.
+
+        Of the records of those in `erasures` only receipts are kept.
+        """
+        self._eraser = Eraser(erasures)
         self._epoch = epoch
         self._limits = limits
         self._identities = identities
@@ -94,10 +107,11 @@ class Decider:
 
     def decide(self, decoded: Decoded, first: int, admission: Admission, lookup: Lookup) -> Decision:
         """Decide a batch whose offsets are all ≥ `first`, the offset after the last decided one."""
+        decoded = self._eraser.without_names(decoded, admission.meter_versions)
         batch, events, keys = decoded.batch, decoded.events, decoded.keys
         offsets = _picked(batch.offsets, decoded.records)
         raws = [raw or b"" for raw in _picked(batch.values, decoded.records)]
-        digests = event_digests(raws)
+        digests = event_digests(raws) if decoded.digests is None else decoded.digests
         repeats = Repeats(events, keys, epoch=self._epoch, partition=batch.partition, offsets=offsets, digests=digests)
         # What the filter does not know is new for certain.
         suspects = self._identities.places(keys)
@@ -129,6 +143,7 @@ class Decider:
             raws=_picked(raws, rows),
             keys=_picked(keys, rows),
             stored=frozenset([place for place, row in enumerate(rows) if row in repeats.stored] if settled else ()),
+            receipt_digests=_receipt_digests(decoded, raws, rows),
         )
         self._identities.update(accepted.keys)
         self._unflushed.append(accepted)
@@ -143,7 +158,10 @@ class Decider:
             logged_at_last_ms=batch.timestamps_ms[-1],
             accepted=AcceptedEvents([accepted]),
             duplicate=len(repeats.repeated),
-            rejected=[_rejected(batch, record, rejections[record]) for record in sorted(rejections)],
+            rejected=[
+                _rejected(batch, record, rejections[record], is_erased=record in decoded.erased)
+                for record in sorted(rejections)
+            ],
             absent=last - first + 1 - len(batch.offsets),
             usage=Usage(subjects=events.subjects, moments=moments, offsets=offsets, digests=digests, seen=seen),
             corrections=[
@@ -201,7 +219,18 @@ def _picked(items: Sequence[_Item], places: Sequence[int]) -> Sequence[_Item]:
     return items if len(places) == len(items) else [items[place] for place in places]
 
 
-def _rejected(batch: RecordBatch, record: int, rejection: EventRejectedError) -> Rejected:
+def _receipt_digests(decoded: Decoded, raws: Sequence[bytes], rows: Sequence[int]) -> list[int] | None:
+    """The digests of those that are receipts, 0 for the others; None when none is."""
+    if not decoded.erased:
+        return None
+    return [event_digest(raws[row]) if decoded.records[row] in decoded.erased else 0 for row in rows]
+
+
+def _rejected(batch: RecordBatch, record: int, rejection: EventRejectedError, *, is_erased: bool) -> Rejected:
+    if is_erased:
+        return Rejected(
+            batch.offsets[record], batch.timestamps_ms[record], rejection.reason, rejection.field, ERASED, b"", b""
+        )
     return Rejected(
         batch.offsets[record],
         batch.timestamps_ms[record],

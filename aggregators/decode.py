@@ -28,7 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Decoded(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded batch: its events, the record each was made from, and why the other records are none.
 
-    `keys` are the events' identity keys, `types` those seen.
+    `keys` are the events' identity keys, `types` those seen. `erased` are the records of erased subjects, whose bytes
+    may not be kept: the batch holds receipts in their place, and `digests` are those of what all records were before.
     """
 
     batch: RecordBatch
@@ -37,6 +38,8 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True):
     rejections: dict[int, EventRejectedError]
     keys: list[int]
     types: frozenset[str]
+    digests: Sequence[int] | None = None
+    erased: frozenset[int] = frozenset()
 
 
 def decode_batch(batch: RecordBatch, limits: Limits) -> Decoded:

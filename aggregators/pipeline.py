@@ -150,14 +150,14 @@ class Pipeline:
         return max(0.001, min(STOP_CHECK_S, self._pending_since_s + self._flush_interval_s - self._clock.monotonic_s()))
 
     def _take_over(self, command: Assign) -> dict[int, int]:
-        self._partitions = {}
-        self._pending_events = 0
+        self._partitions, self._pending_events = {}, 0
         self._wait_written()
         # The ledger first: a worker that still flushes meanwhile then makes us read an event again, never miss one.
         ends = self._store.ledger_ends(command.partitions)
         identities = KeyFilter()
         identities.update(self._store.identity_keys())
-        self._decider = Decider(self._epoch, self._limits, identities, self._store.taken_keys())
+        store = self._store
+        self._decider = Decider(self._epoch, self._limits, identities, store.taken_keys(), store.erasures())
         self._generation = command.generation
         self._partitions = {
             number: Partition(ends[number], self._store.known_days(number), (self._epoch, number))

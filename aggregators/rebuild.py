@@ -21,6 +21,7 @@ from aggregators.decide import Accepted, Decision
 from aggregators.partition import Partition, known_days_filter
 from aggregators.rebuild_corrections import RebuildCorrections
 from aggregators.store import LedgerEnd
+from metering import erasure_store
 from schemas.admission import Admission
 from schemas.catalog import AppliedCatalog
 from schemas.errors import EventRejectedError
@@ -97,7 +98,11 @@ class Rebuild:
         self._unreadable = 0
 
     def run(self, *, write: bool, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rebuilt:
-        """Fold, compare and, with `write`, mend. `progress` is told offsets done and in all."""
+        """Fold, compare and, with `write`, mend. `progress` is told offsets done and in all.
+
+        Raises ErasureUnderWayError while a customer is being erased.
+        """
+        erasure_store.refuse_while_erasing(self._live, "a rebuild")
         differences: list[Difference] = []
         for _ in range(ATTEMPTS_MAX if write else 1):
             parts = self._parts()

@@ -193,7 +193,7 @@ def _change_member(state: State, member: str, position: int, since: int, gone: i
         state.members[member] = position
 
 
-def insert(client: Client, table: str, rows: pa.Table) -> None:
+def insert(client: Client, table: str, rows: pa.Table, *, settings: Mapping[str, int] | None = None) -> None:
     """Insert rows once: the token names the rows, so that a repeat after an unknown outcome is dropped."""
     if rows.num_rows == 0:
         return
@@ -202,7 +202,9 @@ def insert(client: Client, table: str, rows: pa.Table) -> None:
         writer.write_table(rows)
     block = sink.getvalue().to_pybytes()
     token = f"{table}-{hashlib.sha256(block).hexdigest()}"
-    client.raw_insert(table, rows.column_names, block, {"insert_deduplication_token": token}, "ArrowStream")
+    client.raw_insert(
+        table, rows.column_names, block, {"insert_deduplication_token": token, **(settings or {})}, "ArrowStream"
+    )
 
 
 def _state(values: Sequence[object]) -> State:

@@ -33,11 +33,12 @@ from aggregators.pipeline import Pipeline
 from aggregators.record_batch import RecordBatch
 from aggregators.standstill import Standstill
 from aggregators.worker_store import StoppedError, WorkerStore
+from metering import erasure_store
 from metering.clock import Clock
 from metering.config import Settings
 from metering.kafka import log_ends, log_epoch
 from metering.version import CODE_VERSION
-from schemas.errors import InvariantViolationError, MeteringError
+from schemas.errors import ErasureUnderWayError, InvariantViolationError, MeteringError
 from schemas.topics import USAGE_EVENTS
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ log = structlog.get_logger(__name__)
 DRAIN_TIMEOUT_S: Final = 10.0
 EXIT_TIMEOUT_S: Final = 20.0
 EPOCH_CHECK_S: Final = 10.0
+ERASURE_CHECK_S: Final = 2.0
 STANDSTILL_CHECK_S: Final = 5.0
 STANDSTILL_READY_S_MAX: Final = 30.0
 """A partition with records to read that has not moved for this long makes the worker say that it is not ready."""
@@ -97,26 +99,37 @@ class Worker:
         )
         self._standstill = Standstill()
         self._standstill_s = 0.0
+        self._erasing = ""
         self._app: AggregatorApp | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
-        """Work until told to stop; returns once what was folded is durable, or could not be made so in time."""
+        """Work until told to stop; returns once what was folded is durable, or could not be made so in time.
+
+        Begins only while nobody is being erased, and raises ErasureUnderWayError, stopped, when somebody is to be.
+        """
         loop = self._loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if not await self._wait_for_erasure(stop):
+            _end_after(EXIT_TIMEOUT_S)
+            return
         self.pipeline.start()
         self._audit.start()
         self._app = app = AggregatorApp(self._settings, topic=USAGE_EVENTS, take_over=self._take_over, take=self._take)
         app.finalize()
         await app.start()
         watch = asyncio.create_task(self._watch(app))
+        erasures = asyncio.create_task(self._watch_erasures(stop))
         await stop.wait()
         log.info("stopping")
         _end_after(EXIT_TIMEOUT_S)
         watch.cancel()
+        erasures.cancel()
         await self._stop(app)
+        if self._erasing:
+            raise ErasureUnderWayError(self._erasing)
 
     def health(self) -> Health:
         """What this worker says of itself."""
@@ -179,6 +192,36 @@ class Worker:
         if self._app is not None and self._loop is not None:
             hold = self._app.batch_consumer.hold(generation, paused, resumed)
             asyncio.run_coroutine_threadsafe(hold, self._loop)
+
+    async def _wait_for_erasure(self, stop: asyncio.Event) -> bool:
+        """Return once no customer is being erased; False when told to stop before."""
+        stopped = asyncio.create_task(stop.wait())
+        while True:
+            asked = asyncio.create_task(asyncio.to_thread(self._customer_being_erased))
+            await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                self.store.stop()
+                return False
+            if not (customer := await asked):
+                stopped.cancel()
+                return True
+            log.info("waiting until a customer is erased", customer=customer)
+            await asyncio.wait({stopped}, timeout=ERASURE_CHECK_S)
+
+    async def _watch_erasures(self, stop: asyncio.Event) -> None:
+        """Make way for an erasure: what is folded is flushed, and the next life knows who was erased."""
+        while not self._erasing:
+            await asyncio.sleep(ERASURE_CHECK_S)
+            self._erasing = await asyncio.to_thread(self._customer_being_erased)
+        log.info("making way for an erasure", customer=self._erasing)
+        stop.set()
+
+    def _customer_being_erased(self) -> str:
+        try:
+            found = self.store.read("erasures", erasure_store.unfinished)
+        except StoppedError:
+            return ""
+        return found.customer if found else ""
 
     async def _watch(self, app: AggregatorApp) -> None:
         """End the process when it is stuck, when Faust gave up, or when the topic is no longer the same log."""

@@ -24,13 +24,14 @@ from aggregators.fold import DayKey, State, StateKey
 from aggregators.metrics import CLICKHOUSE_RETRIES
 from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd
-from metering import catalog_store, partition_pauses
+from metering import catalog_store, erasure_store, partition_pauses
 from metering.clickhouse import connect, is_passing
 from metering.clock import Clock
 from metering.config import Settings
 from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
-from schemas.errors import ClickHouseUnavailableError, KafkaUnavailableError, LogLostError
+from schemas.erasure import Erasures
+from schemas.errors import ClickHouseUnavailableError, ErasureUnderWayError, KafkaUnavailableError, LogLostError
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +100,13 @@ class WorkerStore:
             return catalog_store.load(client, newest) if newest else None
 
         return self.read("catalog", read)
+
+    def erasures(self) -> Erasures:
+        """Whose records are stored without personal data. Raises ErasureUnderWayError while a customer is erased."""
+        found = self.read("erasures", erasure_store.read)
+        if found.unfinished:
+            raise ErasureUnderWayError(found.unfinished)
+        return found
 
     def identity_keys(self) -> list[int]:
         """Identity keys of all events within the horizon."""

@@ -23,7 +23,7 @@ from billing_export.parallel import in_order, without_collector, workers_for
 from billing_export.prepare import due, not_billed_again, prepare
 from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
 from billing_export.run import Run, RunKind, RunState
-from metering import audit_log
+from metering import audit_log, erasure_store
 from metering.audit_log import Action
 from metering.clock import Clock
 from schemas.errors import InvariantViolationError, RunError
@@ -84,6 +84,7 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
                 return Closed(run=held, changed=finished is not None)
             for obstacle in self._obstacles(wanted):
                 raise obstacle
+            erasure_store.refuse_while_erasing(self.client, "closing a period")
             held = runs.claim(self.client, wanted)
             if _is_claim_of(held, wanted):
                 return Closed(run=self.finish(held), changed=True)
@@ -163,6 +164,8 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
         self.on_step("claimed")
         if run.is_frozen:
             return run
+        # After the claim: an erasure looks for claimed runs after its own, so that one of the two sees the other.
+        erasure_store.refuse_while_erasing(self.client, "closing a period")
         assembly = Assembly(self.client, run, Catalogs(self.client))
         digest = hashlib.sha256()
         count = done = 0

@@ -22,7 +22,7 @@ _WITHIN_TIME: Final = "time >= {start:DateTime64(6, 'UTC')} AND time < {end:Date
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A row of events."""
+    """A row of events. Of an erased event `raw` is a receipt, and `receipt_digest` that of its bytes; else it is 0."""
 
     subject: str
     source: str
@@ -34,6 +34,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offset: int
     digest: int
     raw: bytes
+    receipt_digest: int
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -65,10 +66,9 @@ def stored_events(
     """
     # PREWHERE: FINAL alone would read the bytes of every event. The rows of one record have one time and type.
     query = (
-        "SELECT subject, source, id, type, time, epoch, partition, offset, digest, raw FROM events FINAL "  # noqa: S608 - constants
-        f"PREWHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} "
-        f"WHERE {_WITHIN_CUT} AND (subject, source, id) NOT IN ("
-        f"SELECT subject, source, id FROM corrections WHERE {_WITHIN_CUT}) "
+        "SELECT subject, source, id, type, time, epoch, partition, offset, digest, raw, receipt_digest "  # noqa: S608 - constants
+        f"FROM events FINAL PREWHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} WHERE {_WITHIN_CUT} "
+        f"AND (subject, source, id) NOT IN (SELECT subject, source, id FROM corrections WHERE {_WITHIN_CUT}) "
         "ORDER BY subject, source, id, epoch, partition, offset"
     )
     parameters = {"start": time_text(start), "end": time_text(end), "types": list(types), "cut": _tuples(cut)}
@@ -86,6 +86,7 @@ def stored_events(
                     offset=row[7],
                     digest=row[8],
                     raw=row[9],
+                    receipt_digest=row[10],
                 )
 
 

@@ -25,6 +25,8 @@ from billing_export.parallel import in_order, workers_for
 from billing_export.readings import by_customers
 from billing_export.recount import Recount, Recounted
 from billing_export.run import Run
+from metering import erasure_store
+from metering.erasure_store import Erasure
 from schemas.errors import EventRejectedError, VerificationError
 from schemas.line_item import LineItem, decode_line_item, encode_line_item
 from schemas.usage_event import UsageEvent, decode_event, event_digest
@@ -50,7 +52,8 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 def verify_period(client: Client, label: str, *, on_event: Callable[[int], None] = lambda _: None) -> Verified:
     """Recompute the frozen runs of a period and compare. `on_event` hears how many events of a run were read.
 
-    Raises RunError when the period is not closed.
+    Begins again when a customer was erased meanwhile. Raises RunError when the period is not closed, and
+    ErasureUnderWayError while a customer is being erased.
     """
     return together(verify_runs(client, runs.frozen(client, label), on_event=on_event))
 
@@ -62,7 +65,7 @@ def verify_runs(
     connect_again: Callable[[], Client] | None = None,
     on_event: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Verified]:
-    """Prove frozen runs, in the order given.
+    """Prove frozen runs, in the order given; each anew when a customer was erased meanwhile.
 
     With `connect_again`, which opens another connection to the same database, several processes share the work; then
     `on_event` hears nothing.
@@ -93,12 +96,17 @@ class _Prover:
         self._frozen = frozen
         self._on_event = on_event
         self._log: LogCheck | None = None
+        self._erasures: Sequence[Erasure] = ()
 
     def prove(self, number: int) -> Verified:
-        run = self._frozen[number]
-        if self._log is None or self._log.cut != run.cut:
-            self._log = LogCheck(self._client, run.cut)
-        return verify_run(self._client, run, self._log, on_event=self._on_event)
+        erasure_store.refuse_while_erasing(self._client, "verify")
+        erasures, run = erasure_store.listed(self._client), self._frozen[number]
+        if self._log is None or self._log.cut != run.cut or self._erasures != erasures:
+            self._log, self._erasures = LogCheck(self._client, run.cut), erasures
+        proved = verify_run(self._client, run, self._log, on_event=self._on_event)
+        if erasure_store.listed(self._client) != erasures:
+            return self.prove(number)
+        return proved
 
 
 def verify_run(
@@ -154,8 +162,7 @@ def _count_events(
         on_event(count)
         if stored.place in later:
             continue
-        digest = event_digest(stored.raw)
-        event = _checked(stored, digest, found)
+        event = _checked(stored, found)
         if event is not None:
             missing = log.corrections.missing(event)
             if missing is not None:
@@ -166,7 +173,7 @@ def _count_events(
                     epoch=stored.epoch,
                     partition=stored.partition,
                     offset=stored.offset,
-                    digest=digest,
+                    digest=stored.digest if stored.receipt_digest else event_digest(stored.raw),
                 )
             )
     return count
@@ -182,9 +189,9 @@ def _later_places(repeated: Sequence[Repeat], found: _Differences) -> set[tuple[
     return {place for one in repeated for place in one.places[1:]}
 
 
-def _checked(stored: StoredEvent, digest: int, found: _Differences) -> UsageEvent | None:
-    """The event that the row's bytes say; its columns and the `digest` of its bytes must say the same."""
-    if digest != stored.digest:
+def _checked(stored: StoredEvent, found: _Differences) -> UsageEvent | None:
+    """The event that the row's bytes say; its columns and the digest of its bytes must say the same."""
+    if event_digest(stored.raw) != (stored.receipt_digest or stored.digest):
         found.add(f"{_event_name(stored)}: its stored digest is not that of its bytes")
     try:
         event = decode_event(stored.raw)

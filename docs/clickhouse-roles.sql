@@ -11,7 +11,7 @@ CREATE SETTINGS PROFILE IF NOT EXISTS metering_questions SETTINGS
     max_memory_usage = 8589934592 MAX 8589934592,
     max_concurrent_queries_for_user = 20 READONLY;
 
--- metering migrate, metering rebuild: makes tables, and a scratch database.
+-- metering migrate, metering rebuild, metering erase: makes tables, and a scratch database, and rewrites rows.
 CREATE ROLE IF NOT EXISTS metering_owner;
 GRANT CREATE DATABASE, DROP DATABASE ON *.* TO metering_owner;
 GRANT SELECT, INSERT, ALTER, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE, OPTIMIZE ON *.* TO metering_owner;
@@ -37,6 +37,7 @@ CREATE ROLE IF NOT EXISTS metering_exporter;
 GRANT SELECT ON metering.* TO metering_exporter;
 REVOKE SELECT ON metering.api_keys FROM metering_exporter;
 REVOKE SELECT ON metering.dead_letters FROM metering_exporter;
+REVOKE SELECT ON metering.erasure_keys FROM metering_exporter;
 GRANT INSERT ON metering.audit_log TO metering_exporter;
 
 -- Analysts: quantities, lines and KPIs; no event, no dead letter, no key. Views that count events or dead letters read them with

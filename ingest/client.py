@@ -229,7 +229,7 @@ class MeteringClient:
             pause_s = min(max(pause_s * 2, self._pause_asked_s, 0.1), RETRY_PAUSE_S_MAX)
             with self._changed:
                 # Spread out, so that many clients do not come back to a restarted gateway at the same moment.
-                self._changed.wait_for(lambda: self._aborting, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+                self._changed.wait_for(lambda: self._aborting, pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - guards nothing  # nosec B311
 
     def _next_batch(self) -> list[bytes]:
         """The oldest events; they stay in the buffer until they are settled."""

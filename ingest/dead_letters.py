@@ -22,6 +22,7 @@ class LetterState(enum.Enum):
     OPEN = "open"
     REPLAYED = "replayed"
     DISCARDED = "discarded"
+    ERASED = "erased"
 
 
 class LetterId(msgspec.Struct, frozen=True, order=True):

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from metering import erasure_store
 from metering.clock import Clock
 from metering.subscription_store import write_lives
 from schemas.catalog import AppliedCatalog, Catalog, applied, document, from_document
@@ -108,10 +109,12 @@ def apply(
 ) -> AppliedCatalog:
     """Append `catalog` as the next version and return it; an unchanged catalog returns the present version.
 
+    Subjects of erased customers are stored as their pseudonyms, whatever the catalog calls them.
     Of two applies at the same moment one wins; the other raises RequestError unless it said the same.
     Raises CatalogError as `plan_apply` does.
     """
     before = latest(client)
+    catalog = erasure_store.without_erased(client, catalog)
     after = plan_apply(before, catalog, is_checked=is_checked)
     if before is None or after.version != before.version:
         after = _claim(client, after, clock=clock, applied_by=applied_by)
@@ -119,6 +122,12 @@ def apply(
     previous = load(client, after.version - 1) if after.version > 1 else None
     _write_subjects(client, previous, after)
     write_lives(client, previous, after)
+    if erasure_store.without_erased(client, after.catalog) is not after.catalog:
+        raise RequestError(
+            f"a customer was erased while catalog version {after.version} was applied, which still names its subjects",
+            where=f"{client.database}.catalog_versions",
+            fix="Apply again, and run `metering erase` for the customer again",
+        )
     return after
 
 

@@ -52,8 +52,9 @@ class Admission:
 
     def __init__(self, meter_versions: Iterable[MeterVersion], known_types: Iterable[str]) -> None:
         """`meter_versions`: all versions of all meters; `known_types`: accepted even if nothing measures them."""
+        self.meter_versions = tuple(meter_versions)
         by_type: dict[str, list[MeterVersion]] = {VOIDED: [], **{one: [] for one in known_types}}
-        for version in meter_versions:
+        for version in self.meter_versions:
             by_type.setdefault(version.meter.event_type, []).append(version)
         self._timelines = {event_type: _timeline(versions) for event_type, versions in by_type.items()}
 

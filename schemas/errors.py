@@ -12,7 +12,8 @@
     ├── UnavailableError          a service did not answer; trying again later may help
     │   ├── KafkaUnavailableError
     │   ├── ClickHouseUnavailableError
-    │   └── GatewayUnavailableError
+    │   ├── GatewayUnavailableError
+    │   └── ErasureUnderWayError  a customer is being erased, and rows are on their way from one name to another
     ├── EmbeddedError             an embedded engine cannot start
     │   ├── PortTakenError
     │   ├── AlreadyRunningError
@@ -128,6 +129,18 @@ class ClickHouseUnavailableError(UnavailableError):
 
 class GatewayUnavailableError(UnavailableError):
     """The gateway did not answer in time."""
+
+
+class ErasureUnderWayError(UnavailableError):
+    """A customer is being erased: what reads its rows, or writes them, waits until that is done."""
+
+    def __init__(self, customer: str, what: str = "a worker") -> None:
+        """`what` cannot go on meanwhile."""
+        super().__init__(
+            f"customer {customer} is being erased, and {what} cannot go on meanwhile",
+            where="erasures",
+            fix=f"Wait until it is done; if it was broken off, `metering erase {customer}` finishes it",
+        )
 
 
 class EmbeddedError(MeteringError):

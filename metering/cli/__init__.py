@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "rebuild",
     "audit",
     "repair",
+    "erase",
     "dead-letters",
     "keys",
     "gateway",

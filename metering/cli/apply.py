@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from metering import catalog_store
+from metering import catalog_store, erasure_store
 from metering.audit_log import Action, record
 from metering.catalog_diff import Change, EntryChange, catalog_changes
 from metering.catalog_file import read_catalog_text
@@ -56,10 +56,11 @@ def apply(
     read, clock = read_catalog_text(file), SystemClock()
     with database_client(load_settings()) as client:
         before = catalog_store.latest(client)
-        after = catalog_store.plan_apply(before, read.catalog, located=read.located, is_checked=True)
+        catalog = erasure_store.without_erased(client, read.catalog)
+        after = catalog_store.plan_apply(before, catalog, located=read.located, is_checked=True)
         changed = before is None or before.version != after.version
         if not dry_run:
-            after = catalog_store.apply(client, read.catalog, clock=clock, applied_by=whoami(), is_checked=True)
+            after = catalog_store.apply(client, catalog, clock=clock, applied_by=whoami(), is_checked=True)
             if changed:
                 detail = {"digest": after.digest}
                 record(client, Action.CATALOG_APPLIED, str(after.version), detail, clock=clock, by=whoami())
@@ -69,7 +70,7 @@ def apply(
             changed=changed,
             dry_run=dry_run,
             changes=catalog_changes(
-                before.catalog if before else None, read.catalog, detailed_max=None if json else SHOWN_MAX
+                before.catalog if before else None, catalog, detailed_max=None if json else SHOWN_MAX
             ),
             rebuild=catalog_store.unfilled_meters(client, after) if changed else [],
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 import typer
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from aggregators.app import GROUP_ID
@@ -17,9 +17,11 @@ from metering import catalog_store
 from metering.clickhouse import connect
 from metering.config import Settings, load_settings
 from metering.kafka import ANSWER_TIMEOUT_S, client_config
-from schemas.errors import RequestError
+from schemas.errors import KafkaUnavailableError, RequestError
 
 DAYS = 10_000
+NEVER_THERE = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_NOT_AVAILABLE})
+"""What brokers answer about a group that nobody ever joined."""
 
 
 def repair(
@@ -65,7 +67,13 @@ def workers_at_work(settings: Settings) -> int:
     admin = AdminClient(client_config(settings))
     try:
         group = admin.describe_consumer_groups([GROUP_ID], request_timeout=ANSWER_TIMEOUT_S)[GROUP_ID].result()
-    except KafkaException:
+    except KafkaException as error:
+        if error.args[0].code() not in NEVER_THERE:
+            raise KafkaUnavailableError(
+                f"cannot tell who is in the group {GROUP_ID}: {error.args[0].str()}",
+                where=settings.kafka_bootstrap,
+                fix="Try again once the brokers answer",
+            ) from error
         return 0  # no worker has ever been here
     return len(group.members)
 

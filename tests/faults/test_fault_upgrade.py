@@ -8,10 +8,12 @@ from functools import partial
 import msgspec
 import pytest
 
+from metering import erasure_store
 from metering import migrate as migrating
 from metering.config import Settings
 from metering.migrate import migrate, migrations
 from metering.version import CODE_VERSION
+from schemas.erasure import NOBODY
 from tests.support.fault_numbers import EVENTS, seeds
 from tests.support.fault_proof import prove
 from tests.support.fault_stack import FaultStack, fault_stack_of
@@ -35,6 +37,7 @@ def before(service_settings: Settings) -> Iterator[FaultStack]:
     known = [one for one in migrations() if one[0] < NEWER_FROM]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migrating, "migrations", lambda: known)
+        patch.setattr(erasure_store, "read", lambda _: NOBODY)
         stack = fault_stack_of(settings)
         one = stack.__enter__()
     try:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from tests.support.made_kpis import business_facts, rows
-from tests.support.made_usage import UsageTables
+from tests.support.made_usage import EVENT_COLUMNS, UsageTables
 
 MAY = "2024-05-02T10:00:00"
 
@@ -38,7 +38,8 @@ def test_a_cost_that_was_replaced_counts_as_its_replacement_says(tables: UsageTa
     raw = json.dumps({"type": "metering.event.replaced", "data": {"source": "/crm", "id": "0", **inside}})
     at = datetime.fromisoformat(MAY).replace(tzinfo=UTC)
     # An accepted replacement stands in events under the type and time of what it puts there.
-    tables.client.insert("events", [("team-1", "/crm", "r-1", "sales.cost", at, "log-1", 0, 50, at, 1, raw)])
+    row = ("team-1", "/crm", "r-1", "sales.cost", at, "log-1", 0, 50, at, 1, raw)
+    tables.client.insert("events", [row], column_names=EVENT_COLUMNS)
 
     assert rows(tables, "SELECT currency, sales_cost FROM kpi_cac WHERE month = '2024-05-01'") == [("EUR", "11.5")]
 

@@ -26,6 +26,7 @@ LEFT_OUT_OF_SHORT: Final = (
     "test_f15_a_broker_with_a_full_disk",
     "test_f16_a_worker_that_ends_every_few_seconds",
     "test_f17_partitions_added_in_mid_stream",
+    "test_f20_a_customer_erased_during_ingest_and_export",
 )
 """Tests that mostly wait for timeouts of others, or need many processes.
 

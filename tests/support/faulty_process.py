@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from aggregators.decide import Decider
 from aggregators.flush import STEPS as FLUSH_STEPS
 from metering import clock
 from metering.cli import main
+from schemas.erasure import NOBODY
 
 VARIABLE: Final = "FAULTS"
 STEPS: Final = (
@@ -120,22 +121,24 @@ _STARTED_S: Final = time.monotonic()
 
 
 OLDER_VERSION: Final = "0.0.9"
-NEWER_COLUMNS: Final = {"rollups": ("value_moment",), "members": ("since", "gone")}
-"""Columns that migrations added to tables a worker writes; without corrections and stocks they hold their defaults."""
+NEWER_COLUMNS: Final = {"events": ("receipt_digest",), "rollups": ("value_moment",), "members": ("since", "gone")}
+"""Columns that migrations added to tables a worker writes; without corrections, stocks and erasures: their defaults."""
 
 
 def become_older() -> None:
-    """Work as the version before this one: no pauses (migration 21), and no column that was added later."""
+    """Work as the version before this one: no pauses or erasures (migrations 21 and 22), no column added later."""
     insert = store.insert
 
-    def inserting(client: Client, table: str, rows: pa.Table) -> None:
-        newer = NEWER_COLUMNS.get(table, ())
+    def inserting(client: Client, table: str, rows: pa.Table, *, settings: Mapping[str, int] | None = None) -> None:
+        newer = [name for name in NEWER_COLUMNS.get(table, ()) if name in rows.column_names]
         for name in newer:
-            if any(rows.column(name).to_pylist()):
+            if any(any(one) if isinstance(one, bytes) else one for one in rows.column(name).to_pylist()):
                 raise SystemExit(f"an older version cannot have made a {name} in {table}")
-        insert(client, table, rows.drop_columns(list(newer)))
+        insert(client, table, rows.drop_columns(newer), settings=settings)
 
     store.insert = inserting
+    worker_store.WorkerStore.erasures = lambda self: NOBODY  # type: ignore[method-assign]  # noqa: ARG005 - in its place
+    worker.Worker._customer_being_erased = lambda self: ""  # type: ignore[method-assign]  # noqa: ARG005 - as above
     worker_store.WorkerStore.last_pauses = lambda self: {}  # type: ignore[method-assign]  # noqa: ARG005 - in its place
     worker_store.WorkerStore.rejected_offsets = lambda *_: []  # type: ignore[method-assign]
     worker.CODE_VERSION = OLDER_VERSION  # type: ignore[attr-defined]

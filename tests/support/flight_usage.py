@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from examples.flights.flights import flights_file
 from schemas.catalog import AppliedCatalog, Catalog, Customer, applied
 from schemas.meter import Aggregation, Meter, MeterVersion
-from tests.support.made_usage import EPOCH, MEMBER_COLUMNS, ROLLUP_COLUMNS, UsageTables
+from tests.support.made_usage import EPOCH, EVENT_COLUMNS, MEMBER_COLUMNS, ROLLUP_COLUMNS, UsageTables
 
 NEW_YORK = ZoneInfo("America/New_York")
 LOG = "demo-cluster/usage-events"
@@ -91,7 +91,7 @@ def load_flights(tables: UsageTables) -> None:
             states.setdefault(key, []).append((offset, time, number, digest))
             if meter.aggregation is Aggregation.UNIQUE_COUNT:
                 members.setdefault((*key, value), offset)
-    tables.client.insert("events", events)
+    tables.client.insert("events", events, column_names=EVENT_COLUMNS)
     rollups = [_rollup(key, folded) for key, folded in states.items()]
     tables.client.insert("rollups", rollups, column_names=ROLLUP_COLUMNS[:-1])
     rows = [(*_key(key), key[4], offset) for key, offset in members.items()]

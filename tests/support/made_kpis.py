@@ -11,7 +11,7 @@ from typing import Any
 from metering import catalog_store
 from metering.catalog_file import parse_catalog
 from metering.clock import FixedClock
-from tests.support.made_usage import UsageTables
+from tests.support.made_usage import EVENT_COLUMNS, UsageTables
 
 APPLIED_AT = datetime(2024, 1, 1, tzinfo=UTC)
 TABLES = (
@@ -53,4 +53,4 @@ def business_facts(tables: UsageTables, facts: Sequence[tuple[str, str, str, dic
                           "time": f"{time}Z", "data": data})  # fmt: skip
         digest = int.from_bytes(sha256(raw.encode()).digest()[:16], "little")
         made.append((subject, "/crm", str(offset), kind, moment, "log-1", 0, offset, moment, digest, raw))
-    tables.client.insert("events", made)
+    tables.client.insert("events", made, column_names=EVENT_COLUMNS)

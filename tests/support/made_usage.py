@@ -30,6 +30,9 @@ ROLLUP_COLUMNS = (
     *KEY_COLUMNS, "position", "events_count", "value_sum", "value_min", "value_max", "value_latest", "latest_time",
     "latest_offset", "digest", "value_moment",
 )  # fmt: skip
+EVENT_COLUMNS = (
+    "subject", "source", "id", "type", "time", "epoch", "partition", "offset", "logged_at", "digest", "raw",
+)  # fmt: skip
 MEMBER_COLUMNS = (*KEY_COLUMNS, "member", "position", "since", "gone")
 MICROSECOND = timedelta(microseconds=1)
 CORRECTED_AT = datetime(2019, 6, 1, tzinfo=UTC)
@@ -290,8 +293,9 @@ class UsageTables:
             for one in events
         ]  # fmt: skip
         if rows:
-            self.client.insert("events", rows)
-            self.client.insert("events", rows[: len(rows) // 2])  # a retry of a flush
+            self.client.insert("events", rows, column_names=EVENT_COLUMNS)
+            half = rows[: len(rows) // 2]
+            self.client.insert("events", half, column_names=EVENT_COLUMNS)  # a retry of a flush
 
 
 def _fold(

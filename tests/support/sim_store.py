@@ -22,6 +22,7 @@ from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd, ends_of
 from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
+from schemas.erasure import NOBODY, Erasures
 
 EPOCH = "cluster/log"
 SMALL_FILTER = 1_000
@@ -98,6 +99,9 @@ class SimStore:
 
     def taken_keys(self) -> list[int]:
         return []  # this world has no corrections
+
+    def erasures(self) -> Erasures:
+        return NOBODY  # nor has anybody been erased in it
 
     def known_days(self, partition: int) -> KeyFilter:
         return known_days_filter([(key[1], key[2] // DAY_S) for key in self._tables.rollups if key[5] == partition])
