@@ -32,6 +32,7 @@ COMMANDS: Final = (
     "dead-letters",
     "keys",
     "gateway",
+    "dashboard",
     "worker",
     "migrate",
 )
