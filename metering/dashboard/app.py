@@ -15,8 +15,10 @@ from metering.clock import Clock, SystemClock
 from metering.config import Settings
 from metering.dashboard.answers import exception_handlers, with_headers
 from metering.dashboard.customers import customer_routes
+from metering.dashboard.dead_letters import dead_letter_routes
 from metering.dashboard.guard import Guard
 from metering.dashboard.held import PATIENCE_S
+from metering.dashboard.kpis import kpi_routes
 from metering.dashboard.lines import line_routes
 from metering.dashboard.overview import overview_routes
 from metering.dashboard.runs import run_routes
@@ -65,6 +67,8 @@ def create_dashboard(
             *customer_routes(site),
             *run_routes(site),
             *line_routes(site),
+            *dead_letter_routes(site),
+            *kpi_routes(site),
         ],
         guards=[guard],
         lifespan=[lifespan],

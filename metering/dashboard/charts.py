@@ -86,6 +86,7 @@ def _drawn(chart: Any, title: str, labels: Sequence[str], series: Sequence[Serie
         chart.add(one.name, [None if value is None else float(value) for value in one.values])
     tree: Element = chart.render_tree()
     _plain(tree, series, labels)
+    tree.attrib.pop("id", None)
     tree.set("role", "img")
     tree.set("aria-label", title)
     tree.set("focusable", "false")

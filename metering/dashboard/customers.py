@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -33,6 +32,14 @@ METERS_SHOWN: Final = 12
 """Most meters whose usage a customer's page shows; the page of usage has them all."""
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a customer stands now: the running bills, or the `problem` with them, and what was used this month."""
+
+    bills: tuple[Preview, ...]
+    problem: str
+    used: tuple[MeterUse, ...]
+
+
 class MeterUse(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a meter a customer used this month; None where that cannot be said, and why."""
 
@@ -56,6 +63,14 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 def customer_routes(site: Site) -> list[Any]:
     """`GET /customers` and `GET /customer`."""
+    standings = site.held_by_name("standing")
+
+    def count_standing(name: str) -> Standing:
+        now = site.clock.now()
+        with site.database.own_client() as client:
+            catalog = site.database.catalog(client)
+            bills, problem = _bills(client, name, now)
+            return Standing(bills=bills, problem=problem, used=used_by(client, catalog, catalog.customers[name], now))
 
     @get("/customers", opt=needs(Scope.QUERY), sync_to_thread=True)
     def customers(
@@ -86,18 +101,15 @@ def customer_routes(site: Site) -> list[Any]:
             one = catalog.customers.get(name)
             if one is None:
                 raise NotFoundError
-            bills, problem = _bills(client, name, now)
             return site.pages.page(
                 request,
                 "customer.html",
                 principal=principal,
                 customer=one,
                 held=held_by(catalog, one, now),
-                used=used_by(client, catalog, one, now),
+                standing=standings.get(name, lambda: count_standing(name)),
                 meters_left=max(0, len(catalog.meters) - METERS_SHOWN),
                 month=f"{now.astimezone(zone_of(one.timezone)):%Y-%m}",
-                bills=bills,
-                problem=problem,
                 changes=events_of_customer(client, name),
                 today=now.astimezone(zone_of(one.timezone)).date(),
                 billed=runs_of_customer(client, name),
@@ -144,7 +156,7 @@ def held_by(catalog: AppliedCatalog, customer: Customer, now: datetime) -> list[
     return found
 
 
-def used_by(client: Client, catalog: AppliedCatalog, customer: Customer, now: datetime) -> list[MeterUse]:
+def used_by(client: Client, catalog: AppliedCatalog, customer: Customer, now: datetime) -> tuple[MeterUse, ...]:
     """What a customer used of each meter since its month began."""
     found = []
     for meter in list(catalog.meters.values())[:METERS_SHOWN]:
@@ -162,12 +174,12 @@ def used_by(client: Client, catalog: AppliedCatalog, customer: Customer, now: da
                 events_count=rows[0].events_count if rows else 0,
             )
         )
-    return found
+    return tuple(found)
 
 
-def _bills(client: Client, customer: str, now: datetime) -> tuple[Sequence[Preview], str]:
+def _bills(client: Client, customer: str, now: datetime) -> tuple[tuple[Preview, ...], str]:
     """The running bills, or why there are none."""
     try:
-        return preview(client, customer, RollupReader(client), now=now), ""
+        return tuple(preview(client, customer, RollupReader(client), now=now)), ""
     except MeteringError as error:
         return (), str(error)

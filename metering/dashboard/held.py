@@ -7,7 +7,8 @@ counted; later looks find the last one, and have it counted anew once it is old.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
@@ -20,6 +21,12 @@ from schemas.errors import MeteringError
 
 PATIENCE_S: Final = 0.1
 """How long a page waits for a number that was never counted."""
+
+NAMES_MAX: Final = 500
+"""Numbers of one kind that are kept; the one that was looked at longest ago is forgotten."""
+
+_AT_ONCE: Final = threading.BoundedSemaphore(4)
+"""How much is counted at the same time: ClickHouse has pages to answer, too."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +76,8 @@ class Held(Generic[T]):
         value: T | None = None
         problem = ""
         try:
-            value = self._count()
+            with _AT_ONCE:
+                value = self._count()
         except (MeteringError, ClickHouseError, OSError) as error:
             problem = str(error)
             _log.warning("not_counted", what=self._name, detail=problem)
@@ -84,3 +92,24 @@ class Held(Generic[T]):
             self._counting = False
             self._counted_at_s = self._clock.monotonic_s()
             self._state.notify_all()
+
+
+class HeldByName(Generic[T]):
+    """A number of the same kind for each of many names."""
+
+    def __init__(self, make: Callable[[str, Callable[[], T]], Held[T]], kind: str) -> None:
+        self._make = make
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._held: OrderedDict[Hashable, Held[T]] = OrderedDict()
+
+    def get(self, name: Hashable, count: Callable[[], T]) -> Shown[T]:
+        """What is known under a name now; `count` counts it where nobody has asked for it lately."""
+        with self._lock:
+            held = self._held.get(name)
+            if held is None:
+                held = self._held[name] = self._make(self._kind, count)
+            self._held.move_to_end(name)
+            while len(self._held) > NAMES_MAX:
+                self._held.popitem(last=False)
+        return held.get()

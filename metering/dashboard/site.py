@@ -12,7 +12,7 @@ from metering.clock import Clock
 from metering.config import Settings
 from metering.dashboard.database import Database
 from metering.dashboard.guard import Guard
-from metering.dashboard.held import PATIENCE_S, Held
+from metering.dashboard.held import PATIENCE_S, Held, HeldByName
 from metering.dashboard.pages import Pages
 from metering.keys import NotFoundError, Principal
 from metering.principal import principal_of
@@ -38,6 +38,10 @@ class Site:
     def held(self, name: str, count: Callable[[], T]) -> Held[T]:
         """A number that is counted beside the pages."""
         return Held(name, count, self.clock, fresh_s=self.settings.dashboard_fresh_s, patience_s=self._patience_s)
+
+    def held_by_name(self, kind: str) -> HeldByName[Any]:
+        """Numbers of one kind that are counted beside the pages, each by its name."""
+        return HeldByName(self.held, kind)
 
 
 def who_sees_everybody(request: Request[Any, Any, Any]) -> Principal:

@@ -121,6 +121,10 @@ def test_every_route_declares_its_scope() -> None:
         "GET /run": Scope.QUERY,
         "POST /run/verify": Scope.EXPORT,
         "GET /line": Scope.QUERY,
+        "GET /dead-letters": Scope.ADMIN,
+        "GET /dead-letter": Scope.ADMIN,
+        "POST /dead-letters/replay": Scope.ADMIN,
+        "GET /kpis": Scope.QUERY,
     }
 
 
