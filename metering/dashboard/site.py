@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from litestar import Request
@@ -35,13 +36,14 @@ class Site:
         """Run what waits for ClickHouse or Kafka beside the event loop."""
         return await asyncio.to_thread(work)
 
-    def held(self, name: str, count: Callable[[], T]) -> Held[T]:
-        """A number that is counted beside the pages."""
-        return Held(name, count, self.clock, fresh_s=self.settings.dashboard_fresh_s, patience_s=self._patience_s)
+    def held(self, name: str, count: Callable[[], T], *, fresh_s: float = 0.0) -> Held[T]:
+        """A number that is counted beside the pages, anew when it is older than `fresh_s` (0: as the setting says)."""
+        fresh_s = fresh_s or self.settings.dashboard_fresh_s
+        return Held(name, count, self.clock, fresh_s=fresh_s, patience_s=self._patience_s)
 
-    def held_by_name(self, kind: str) -> HeldByName[Any]:
+    def held_by_name(self, kind: str, *, fresh_s: float = 0.0) -> HeldByName[Any]:
         """Numbers of one kind that are counted beside the pages, each by its name."""
-        return HeldByName(self.held, kind)
+        return HeldByName(partial(self.held, fresh_s=fresh_s), kind)
 
 
 def who_sees_everybody(request: Request[Any, Any, Any]) -> Principal:

@@ -12,6 +12,7 @@ from litestar import Request, Response, get
 from litestar.params import FromQuery, QueryParameter
 
 from metering.dashboard.charts import POINTS_MAX, SERIES_MAX, Series, bar_chart, line_chart
+from metering.dashboard.held import Shown
 from metering.dashboard.pages import page_place
 from metering.dashboard.site import Site
 from metering.keys import NotFoundError, Principal, Scope, needs
@@ -31,6 +32,8 @@ from schemas.usage_query import By, UsageQuery, UsageRow, Window
 from schemas.zone import zone_of
 
 ROWS_SHOWN: Final = 100
+FRESH_S: Final = 5.0
+"""How old an answer on a page may be: paging through it asks once."""
 NAMES_OFFERED: Final = 200
 """Most customers that a field offers; others can be written all the same."""
 ADDITIVE: Final = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.TIME_WEIGHTED})
@@ -86,8 +89,26 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
         return total
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a question: an answer, a `problem` with it, or that there is no such thing for who asks."""
+
+    found: Answered | None = None
+    problem: str = ""
+    is_absent: bool = False
+
+
 def usage_routes(site: Site) -> list[Any]:
     """`GET /usage` and `GET /usage.csv`."""
+    answers = site.held_by_name("usage", fresh_s=FRESH_S)
+
+    def told(asked: Asked, principal: Principal) -> Told:
+        """The answer to show, or why there is none; what is not there for the principal is raised by the page."""
+        try:
+            return Told(found=answered(asked, principal))
+        except NotFoundError:
+            return Told(is_absent=True)
+        except RequestError as error:
+            return Told(problem=str(error))
 
     def answered(asked: Asked, principal: Principal) -> Answered:
         parameters = UsageParameters(
@@ -138,15 +159,13 @@ def usage_routes(site: Site) -> list[Any]:
             # Another meter has other dimensions; the form that is shown has those that are left.
             group_by=tuple(name for name in group_by or () if name in known),
         )
-        found: Answered | None = None
-        problem = ""
-        try:
-            if chosen:
-                found = answered(asked, principal)
-        except NotFoundError:
-            raise
-        except RequestError as error:
-            problem = str(error)
+        held: Shown[Told] = Shown(value=Told())
+        if chosen:
+            held = answers.get((principal.customer, asked), lambda: told(asked, principal))
+        answer_told = held.value or Told()
+        if answer_told.is_absent:
+            raise NotFoundError
+        found = answer_told.found
         return site.pages.page(
             request,
             "usage.html",
@@ -162,8 +181,9 @@ def usage_routes(site: Site) -> list[Any]:
                 name: "date" if not text or _DAY.fullmatch(text) else "text"
                 for name, text in (("from", asked.start), ("to", asked.end))
             },
+            held=held,
             found=found,
-            problem=problem,
+            problem=answer_told.problem,
             **({} if found is None else shown(found, page)),
         )
 

@@ -1,4 +1,4 @@
-"""A browser for the tests of this folder; where there is none, they are left out and the run says so, but never in CI."""
+"""Where there is no browser, what needs one is left out, and the run says so at its end; never where CI is set."""
 
 from __future__ import annotations
 

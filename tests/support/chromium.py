@@ -10,7 +10,7 @@ NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-
 
 MISSING: Final = (
     "NO CHROMIUM ON THIS MACHINE: the dashboard was NOT looked at in a browser. None of "
-    f"{', '.join(NAMES)} is on the PATH; on Debian `apt-get install chromium` brings one. With CI set this is a failure."
+    f"{', '.join(NAMES)} is on the PATH; on Debian `apt-get install chromium` brings one. Where CI is set this fails."
 )
 
 
