@@ -39,16 +39,15 @@ def is_local(host: str) -> bool:
         return False
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise SettingError for a gateway that would have to ask for keys and could not check any."""
-    required = settings.keys_required == "always" or (
-        settings.keys_required == "auto" and not is_local(settings.gateway_host)
-    )
+def check_settings(settings: Settings, *, part: str = "gateway") -> None:
+    """Raise SettingError for a part, the gateway or another, that would have to ask for keys and could check none."""
+    host = getattr(settings, f"{part}_host")
+    required = settings.keys_required == "always" or (settings.keys_required == "auto" and not is_local(host))
     if required and not settings.key_pepper:
         raise SettingError(
-            f"is not set, and a gateway on {settings.gateway_host} asks for API keys, which are hashed with it",
+            f"is not set, and a {part} on {host} asks for API keys, which are hashed with it",
             where="METERING_KEY_PEPPER",
-            fix="Make one with `openssl rand -hex 32`; or, where something else guards the gateway, set"
+            fix=f"Make one with `openssl rand -hex 32`; or, where something else guards the {part}, set"
             " METERING_KEYS_REQUIRED=never",
         )
 

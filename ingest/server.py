@@ -9,7 +9,7 @@ from typing import Any, Final
 import uvicorn
 
 from ingest.http_protocol import bounded_http
-from metering.config import Settings
+from metering.config import Settings, variable_of
 from metering.tls import check_server_files
 from schemas.errors import PortTakenError, SettingError
 
@@ -18,10 +18,13 @@ SHUTDOWN_MARGIN_S: Final = 5
 IDLE_CONNECTION_S: Final = 75
 
 
-def bind(settings: Settings) -> socket.socket:
-    """A socket on the gateway's address. Raises PortTakenError, or SettingError for an address this machine has not."""
+def bind(settings: Settings, *, part: str = "gateway") -> socket.socket:
+    """A socket on the address of a part: the settings `{part}_host` and `{part}_port`.
+
+    Raises PortTakenError, or SettingError for an address this machine has not.
+    """
     check_server_files(settings)
-    host, port = settings.gateway_host, settings.gateway_port
+    host, port = getattr(settings, f"{part}_host"), getattr(settings, f"{part}_port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,11 +36,11 @@ def bind(settings: Settings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError(
                 f"another program listens on {host}:{port}",
-                where="gateway",
-                fix="Set METERING_GATEWAY_PORT to a free port",
+                where=part,
+                fix=f"Set {variable_of(f'{part}_port')} to a free port",
             ) from error
         raise SettingError(
-            f"the gateway cannot bind to {host}:{port} ({error.strerror})", where="METERING_GATEWAY_HOST"
+            f"the {part} cannot bind to {host}:{port} ({error.strerror})", where=variable_of(f"{part}_host")
         ) from error
     return listener
 

@@ -70,12 +70,13 @@ def record(
     )
 
 
-def entries(client: Client, *, action: Action | None = None, limit: int = 1_000) -> list[Entry]:
-    """The newest entries, newest first."""
+def entries(client: Client, *, action: Action | None = None, of: str = "", limit: int = 1_000) -> list[Entry]:
+    """The newest entries, newest first; about the object `of` alone, unless that is empty."""
     rows = client.query(
         "SELECT at, by, action, object, detail FROM audit_log FINAL "
-        "WHERE {action:String} = '' OR action = {action:String} ORDER BY at DESC, id LIMIT {limit:UInt32}",
-        {"action": action.value if action else "", "limit": limit},
+        "WHERE ({action:String} = '' OR action = {action:String}) AND ({of:String} = '' OR object = {of:String}) "
+        "ORDER BY at DESC, id LIMIT {limit:UInt32}",
+        {"action": action.value if action else "", "of": of, "limit": limit},
     ).result_rows
     return [
         Entry(at=at, by=by, action=done, object=object_, detail=msgspec.json.decode(detail))

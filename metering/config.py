@@ -163,6 +163,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ""
 
+    dashboard_host: Annotated[str, Meta(description="Address the dashboard binds to.")] = "127.0.0.1"
+    dashboard_port: Annotated[Port, Meta(description="Port the dashboard binds to.")] = 18_082
+    dashboard_session_s: Annotated[int, Meta(ge=60, description="How long a sign-in to the dashboard lasts.")] = 28_800
+    dashboard_fresh_s: Annotated[float, Meta(gt=0, description="How old what is counted beside a page may be.")] = 30.0
+
     flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (
         20_000
     )

@@ -141,9 +141,20 @@ class KeyRing:
             raise KeyRefusedError(
                 "unknown_key", "the API key is not known here", fix="Check it, or make one with `metering keys create`"
             )
-        state = key.state(now)
-        if state != "valid":
-            raise KeyRefusedError(
-                "key_ended", f"the API key {key.key} is {state}", fix="Use the key that replaces it, or ask for one"
-            )
-        return Principal(key=key.key, scopes=key.scopes, customer=key.customer)
+        return _valid(key, now)
+
+    def holder(self, name: str, now: datetime) -> Principal:
+        """Who was let in with the key of this name before, as a session remembers it. Raises KeyRefusedError."""
+        key = self._keys.get(name)
+        if key is None:
+            raise KeyRefusedError("unknown_key", "the API key is not known here any more", fix="Sign in again")
+        return _valid(key, now)
+
+
+def _valid(key: ApiKey, now: datetime) -> Principal:
+    state = key.state(now)
+    if state != "valid":
+        raise KeyRefusedError(
+            "key_ended", f"the API key {key.key} is {state}", fix="Use the key that replaces it, or ask for one"
+        )
+    return Principal(key=key.key, scopes=key.scopes, customer=key.customer)

@@ -13,10 +13,11 @@ READY_TIMEOUT_S = 2.0
 
 
 def children(settings: Settings, *, python: str) -> list[ChildSpec]:
-    """The gateway and one worker, run by the interpreter `python`."""
+    """The gateway, one worker and the dashboard, run by the interpreter `python`."""
     scheme = "https" if settings.gateway_tls_cert_file else "http"
     gateway = f"{scheme}://127.0.0.1:{settings.gateway_port}"
     worker = f"http://127.0.0.1:{settings.worker_metrics_port}"
+    dashboard = f"{scheme}://127.0.0.1:{settings.dashboard_port}"
     has_health = settings.worker_metrics_port != 0
     return [
         ChildSpec(
@@ -32,6 +33,13 @@ def children(settings: Settings, *, python: str) -> list[ChildSpec]:
             ready=(lambda: _worker_works(f"{worker}/readyz")) if has_health else None,
             address=f"{worker}/metrics" if has_health else "",
             ports={variable_of("worker_metrics_port"): settings.worker_metrics_port} if has_health else {},
+        ),
+        ChildSpec(
+            name="dashboard",
+            argv=(python, "-m", "metering", "dashboard"),
+            ready=lambda: _answers_ok(f"{dashboard}/healthz"),
+            address=dashboard,
+            ports={variable_of("dashboard_port"): settings.dashboard_port},
         ),
     ]
 

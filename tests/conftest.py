@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from metering.config import Settings, load_settings
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest, clickhouse_under_test, kafka_under_test
+from tests.support.chromium import MISSING, chromium_path
 
 # No test asserts elapsed time: a busy machine is no bug. A failure prints what replays it.
 hypothesis.settings.register_profile("metering", deadline=None, print_blob=True)
@@ -24,6 +25,13 @@ hypothesis.settings.load_profile("metering")
 # A line logged in the background, by a gateway that serves a whole run of tests, must not end up in the output of the
 # command that another test runs at that moment; the real standard error is shown with a failure.
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was not tested for want of a browser is said where nobody can miss it."""
+    if not chromium_path():
+        terminalreporter.section("not tested", sep="!", red=True, bold=True)
+        terminalreporter.line(MISSING, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

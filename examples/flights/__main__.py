@@ -70,13 +70,14 @@ class Demo:
         self._console = Console(highlight=False, soft_wrap=True)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._clock = SystemClock()
-        kafka, clickhouse, gateway, worker = free_ports(4)
+        kafka, clickhouse, gateway, worker, dashboard = free_ports(5)
         self._settings = Settings(
             data_dir=out / "stack",
             kafka_port=kafka,
             clickhouse_port=clickhouse,
             gateway_port=gateway,
             worker_metrics_port=worker,
+            dashboard_port=dashboard,
         )
 
     def run(self, *, twice: bool) -> None:

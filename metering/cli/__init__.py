@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "dead-letters",
     "keys",
     "gateway",
+    "dashboard",
     "worker",
     "migrate",
 )

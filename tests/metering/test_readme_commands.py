@@ -40,7 +40,7 @@ class Reader:
     """Somebody who follows README.md in a folder of their own, on ports of their own."""
 
     def __init__(self, folder: Path) -> None:
-        kafka, clickhouse, gateway, worker = free_ports(4)
+        kafka, clickhouse, gateway, worker, dashboard = free_ports(5)
         self.folder = folder
         self.settings = Settings(
             data_dir=folder / ".metering",
@@ -48,6 +48,7 @@ class Reader:
             clickhouse_port=clickhouse,
             gateway_port=gateway,
             worker_metrics_port=worker,
+            dashboard_port=dashboard,
         )
         self.said = io.StringIO()
         self.stack = Supervisor(
