@@ -201,6 +201,7 @@ def made_events(seed: int, count: int, *, prefix: str = "s", again: float = 0.1)
     return [
         bodies.setdefault(one.identity, one)
         for one in made_log(seed, count, prefix=prefix, partitions=4, share_bad=0.0, share_again=again)
+        if not one.reason  # a repeat of nothing, which only the first records can be, is made as rubbish
     ]
 
 
