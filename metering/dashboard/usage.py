@@ -159,6 +159,7 @@ def usage_routes(site: Site) -> list[Any]:
             # Another meter has other dimensions; the form that is shown has those that are left.
             group_by=tuple(name for name in group_by or () if name in known),
         )
+        check_customer(asked, principal, catalog)
         held: Shown[Told] = Shown(value=Told())
         if chosen:
             held = answers.get((principal.customer, asked), lambda: told(asked, principal))
@@ -212,6 +213,13 @@ def usage_routes(site: Site) -> list[Any]:
         )
 
     return [usage, usage_csv]
+
+
+def check_customer(asked: Asked, principal: Principal, catalog: AppliedCatalog) -> None:
+    """Raise NotFoundError at once, not when it was counted, where one customer's key asks about another, or nobody."""
+    if principal.customer:
+        named = UsageParameters(meter=asked.meter, customers=(asked.customer,) if asked.customer else ())
+        restricted(named, principal.customer, catalog)
 
 
 def shown(found: Answered, page: int) -> dict[str, Any]:

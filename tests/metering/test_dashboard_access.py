@@ -28,6 +28,7 @@ from tests.support.made_usage import UsageTables, usage_tables
 
 PEPPER = "p" * 32
 NOW = CLOCK.now()
+WAIT_S = 120
 HOST = "metering.example"
 AT = f"http://{HOST}"
 
@@ -76,7 +77,9 @@ def tables(clickhouse: ClickHouseUnderTest) -> Iterator[UsageTables]:
 def http(tables: UsageTables) -> Iterator[TestClient[Litestar]]:
     """A dashboard on an address that others can reach."""
     settings = msgspec.structs.replace(tables.settings, dashboard_host="0.0.0.0", key_pepper=PEPPER)
-    with TestClient(create_dashboard(settings, clock=CLOCK, key_source=Keys()), base_url=AT) as client:
+    with TestClient(
+        create_dashboard(settings, clock=CLOCK, key_source=Keys(), patience_s=WAIT_S), base_url=AT
+    ) as client:
         yield client
 
 
@@ -223,7 +226,9 @@ def test_a_session_ends_with_its_time_with_its_key_and_with_the_pepper() -> None
 def test_a_session_of_a_key_that_was_revoked_meanwhile_opens_nothing(tables: UsageTables) -> None:
     settings = msgspec.structs.replace(tables.settings, dashboard_host="0.0.0.0", key_pepper=PEPPER)
     session = Signer(PEPPER).session(KEYS["revoked"][0].key, NOW + timedelta(hours=8))
-    with TestClient(create_dashboard(settings, clock=CLOCK, key_source=Keys()), base_url=AT) as client:
+    with TestClient(
+        create_dashboard(settings, clock=CLOCK, key_source=Keys(), patience_s=WAIT_S), base_url=AT
+    ) as client:
         found = client.get("/runs", headers=with_session(session), follow_redirects=False)
 
     assert (found.status_code, found.headers["location"]) == (302, "/login?after=%2Fruns")
