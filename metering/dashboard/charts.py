@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
-from xml.etree.ElementTree import Element, SubElement, tostring  # nosec B405 - written, never read
+from xml.etree.ElementTree import Element, SubElement, tostring  # nosec B405
 
 import msgspec
 import pygal

@@ -18,7 +18,9 @@ CODE = (*PACKAGES, "benchmarks", "examples")
 LINES_MAX = 320
 """About 300, and room for what the formatter makes of it."""
 
-LONGER_FOR_A_REASON: dict[str, str] = {}
+LONGER_FOR_A_REASON = {
+    "metering/config.py": "every setting stands there, and nowhere else",
+}
 """Modules that may be longer than LINES_MAX lines, each with its reason."""
 
 CLOCKS = {
