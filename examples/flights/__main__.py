@@ -70,14 +70,13 @@ class Demo:
         self._console = Console(highlight=False, soft_wrap=True)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._clock = SystemClock()
-        kafka, clickhouse, gateway, worker, dashboard = free_ports(5)
+        kafka, clickhouse, gateway, worker = free_ports(4)
         self._settings = Settings(
             data_dir=out / "stack",
             kafka_port=kafka,
             clickhouse_port=clickhouse,
             gateway_port=gateway,
             worker_metrics_port=worker,
-            dashboard_port=dashboard,
         )
 
     def run(self, *, twice: bool) -> None:
@@ -88,7 +87,7 @@ class Demo:
         self._out.mkdir(parents=True)
         stack = Supervisor(
             self._settings,
-            children(self._settings, python=sys.executable),
+            [one for one in children(self._settings, python=sys.executable) if one.name != "dashboard"],
             prepare=_prepare,
             console=self._errors,
             clock=self._clock,
@@ -240,6 +239,9 @@ class Demo:
         self._console.print("\nFiles:")
         for file in files:
             self._console.print(f"  {file}")
+        self._console.print(
+            f"\nTo look around in it, dashboard and all: METERING_DATA_DIR={self._settings.data_dir} metering up"
+        )
 
 
 def _month_of(row: UsageRow) -> str:
