@@ -65,16 +65,21 @@ def verify_runs(
     connect_again: Callable[[], Client] | None = None,
     on_event: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Verified]:
-    """Prove frozen runs, in the order given; each anew when a customer was erased meanwhile.
+    """Prove frozen runs, in the order given.
 
     With `connect_again`, which opens another connection to the same database, several processes share the work; then
     `on_event` hears nothing.
     """
+    here = Prover(client, on_event)
     workers = 1 if connect_again is None else workers_for(len(frozen))
-    here = _Prover(client, frozen, on_event)
     if connect_again is None or workers == 1:
-        return map(here.prove, range(len(frozen)))
-    return in_order(len(frozen), workers, lambda: _Prover(connect_again(), frozen).prove, here.prove)
+        return map(here.prove, frozen)
+
+    def begin() -> Callable[[int], Verified]:
+        prover = Prover(connect_again())
+        return lambda number: prover.prove(frozen[number])
+
+    return in_order(len(frozen), workers, begin, lambda number: here.prove(frozen[number]))
 
 
 def together(proved: Iterable[Verified]) -> Verified:
@@ -88,24 +93,24 @@ def together(proved: Iterable[Verified]) -> Verified:
     )
 
 
-class _Prover:
+class Prover:
     """Proves runs over one connection; keeps what it found out about the log for the next run with the same cut."""
 
-    def __init__(self, client: Client, frozen: Sequence[Run], on_event: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, client: Client, on_event: Callable[[int], None] = lambda _: None) -> None:
         self._client = client
-        self._frozen = frozen
         self._on_event = on_event
         self._log: LogCheck | None = None
         self._erasures: Sequence[Erasure] = ()
 
-    def prove(self, number: int) -> Verified:
+    def prove(self, run: Run) -> Verified:
+        """Prove a frozen run; anew when a customer was erased meanwhile."""
         erasure_store.refuse_while_erasing(self._client, "verify")
-        erasures, run = erasure_store.listed(self._client), self._frozen[number]
+        erasures = erasure_store.listed(self._client)
         if self._log is None or self._log.cut != run.cut or self._erasures != erasures:
             self._log, self._erasures = LogCheck(self._client, run.cut), erasures
         proved = verify_run(self._client, run, self._log, on_event=self._on_event)
         if erasure_store.listed(self._client) != erasures:
-            return self.prove(number)
+            return self.prove(run)
         return proved
 
 

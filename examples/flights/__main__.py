@@ -19,8 +19,8 @@ from billing_export.close import close_period
 from billing_export.export import ExportFormat, export_runs
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal, run_totals
-from billing_export.verify import verify_runs
 from examples.flights.flights import MONTHS, TIMEZONE, flight_events, flights_file
+from examples.flights.proof import prover
 from examples.flights.tables import MonthlyUsage, invoice_table, usage_table, write_usage
 from ingest.load_record import Load
 from ingest.load_record import Progress as LoadProgress
@@ -191,29 +191,31 @@ class Demo:
         return answer(client, catalog, query)
 
     def _bill(self, client: Client) -> list[tuple[Run, list[CustomerTotal]]]:
-        """Close the twelve months, then prove each from its events."""
-        closed: list[Run] = []
-        with self._errors.status("closing") as status:
-            for label in MONTHS:
-                status.update(f"closing {label}")
-                done = close_period(
-                    client,
-                    label,
-                    read_usage=usage_reader(client),
-                    clock=self._clock,
-                    grace_s=self._settings.grace_s,
-                    closed_by="examples.flights",
-                    code_version=CODE_VERSION,
+        """Close the twelve months; each that is closed is proved from its events, by a process beside this one."""
+        with prover(self._settings) as prove:
+            proofs = [prove(self._close(client, label)) for label in MONTHS]
+            runs: list[Run] = []
+            for proof in proofs:
+                verified = proof.result()
+                verified.raise_for_differences()
+                (run,) = verified.runs
+                self._console.print(
+                    f"{run.period}: run {run.id} closed with {run.lines_count} line items, "
+                    f"verified from {verified.events_count:,} events"
                 )
-                closed.append(done.run)
-        proved = verify_runs(client, closed, connect_again=lambda: connect(self._settings))
-        for run, verified in zip(closed, proved, strict=True):
-            verified.raise_for_differences()
-            self._console.print(
-                f"{run.period}: run {run.id} closed with {run.lines_count} line items, "
-                f"verified from {verified.events_count:,} events"
-            )
-        return [(run, run_totals(client, run)) for run in closed]
+                runs.append(run)
+        return [(run, run_totals(client, run)) for run in runs]
+
+    def _close(self, client: Client, label: str) -> Run:
+        return close_period(
+            client,
+            label,
+            read_usage=usage_reader(client),
+            clock=self._clock,
+            grace_s=self._settings.grace_s,
+            closed_by="examples.flights",
+            code_version=CODE_VERSION,
+        ).run
 
     def _show(
         self,

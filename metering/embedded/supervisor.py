@@ -128,14 +128,17 @@ class Supervisor:
         self._say(f"all ready; data in {escape(str(self._folder))}, Ctrl-C stops everything")
 
     def stop(self) -> None:
-        """Stop all of it, the last started first; each part may end what it is doing. Nothing is left running."""
-        while self._parts:
-            part = self._parts[-1]
-            ran = part.running
-            part.stop()
-            if ran:
-                self._say(f"{escape(part.name)} stopped")
-            self._parts.pop()
+        """Stop all of it: the children at once, then the engines they use. Each may end what it is doing."""
+        for kind in (ChildPart, EnginePart):
+            parts = [part for part in reversed(self._parts) if isinstance(part, kind)]
+            ran = [part for part in parts if part.running]
+            for part in ran:
+                part.request_stop()
+            for part in parts:
+                part.stop()
+                if part in ran:
+                    self._say(f"{escape(part.name)} stopped")
+                self._parts.remove(part)
         self._lock.release()
 
     def kill(self) -> None:
