@@ -19,6 +19,7 @@ from billing_export.export_focus_files import FocusParquetFile, focus_csv_rows, 
 from billing_export.export_lines import Documents, Record, require_frozen
 from billing_export.export_parquet import ParquetFile, TooManyDigitsError
 from billing_export.money import format_amount
+from billing_export.parallel import without_collector
 from billing_export.run import Run
 from schemas.errors import RunError
 from schemas.quantity import ZERO, add
@@ -174,6 +175,7 @@ def _write(
         parts = {one: opened.enter_context(whole_file(file)) for one, file in files.items()}
         with ExitStack() as inner:  # closed, and so flushed, before the files take their places
             writers = [_writer(inner, one, part, focus, wide=wide) for one, part in parts.items()]
+            inner.enter_context(without_collector())
             for texts, records in chunks:
                 for write in writers:
                     write(texts, records)

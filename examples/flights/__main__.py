@@ -77,6 +77,7 @@ class Demo:
             clickhouse_port=clickhouse,
             gateway_port=gateway,
             worker_metrics_port=worker,
+            flush_interval_s=2.0,
         )
 
     def run(self, *, twice: bool) -> None:
