@@ -17,7 +17,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version
 
 .DEFAULT_GOAL := help
-.PHONY: help install checkers demo test faults simulate planted check audit-pins format docs bench bench-full up lock fuzz fuzz-gateway fuzz-bytes clean
+.PHONY: help install checkers demo test faults simulate planted check audit-pins format docs bench bench-short up lock fuzz fuzz-gateway fuzz-bytes clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,11 +86,11 @@ format: $(INSTALLED) ## let ruff format the code and mend what it safely can
 docs: $(INSTALLED) ## write the generated pages of docs/ anew
 	$(BIN)/python -m metering.docs
 
-bench: $(INSTALLED) ## how fast everything is, beside what one would use instead; some minutes
+bench: $(INSTALLED) ## how fast everything is, beside what one would use instead
 	$(BIN)/python -m benchmarks
 
-bench-full: $(INSTALLED) ## the same with the sizes that the goals are for; takes an hour
-	$(BIN)/python -m benchmarks --full
+bench-short: $(INSTALLED) ## the same with smaller sizes
+	$(BIN)/python -m benchmarks --short
 
 up: $(INSTALLED) ## start the embedded stack; Ctrl-C stops it
 	$(BIN)/metering up

@@ -33,14 +33,20 @@ MEASURES: Final[dict[str, Callable[[Sizes, Say], list[Result]]]] = {
 def main() -> None:
     """Run all benchmarks, or some; ends with 1 when totals differ, never because of a time."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("measure", nargs="*", choices=[*MEASURES, []], help=f"some of {', '.join(MEASURES)}; else all")
-    parser.add_argument("--full", action="store_true", help="the sizes that the goals are for; about an hour")
-    parser.add_argument("--rounds", type=int, help="times each side runs, alternating (3, or 5 with --full)")
+    parser.add_argument(
+        "measure",
+        nargs="*",
+        metavar="MEASURE",
+        choices=[*MEASURES, []],
+        help=f"some of {', '.join(MEASURES)}; else all",
+    )
+    parser.add_argument("--short", action="store_true", help="smaller sizes than those that the goals are for")
+    parser.add_argument("--rounds", type=int, help="times each side runs, alternating (5, or 3 with --short)")
     parser.add_argument(
         "--out", type=Path, default=Path("build/bench.json"), help="where the result goes (%(default)s)"
     )
     options = parser.parse_args()
-    sizes = FULL if options.full else SHORT
+    sizes = SHORT if options.short else FULL
     if options.rounds:
         sizes = msgspec.structs.replace(sizes, rounds=options.rounds)
     results: list[Result] = []

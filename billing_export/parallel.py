@@ -71,7 +71,7 @@ def _work(writer: Connection, places: range, begin: Callable[[], Callable[[int],
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Do not look for cycles meanwhile: records have none, and looking slows a close by a third, an export by a quarter."""
+    """Do not look for cycles meanwhile: records have none. Looking slows a close by a third, an export by a quarter."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
