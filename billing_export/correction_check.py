@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from billing_export.event_store import WITHIN_CUT, cut_places
 from schemas.corrections import VOIDED
 from schemas.errors import EventRejectedError
 from schemas.usage_event import UsageEvent, decode_event
 from schemas.usage_query import Cut
-
-_WITHIN: Final = (
-    "arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3, "
-    "{cut:Array(Tuple(String, UInt32, UInt64))})"
-)
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -36,12 +32,12 @@ class CorrectionCheck:
 
     def __init__(self, client: Client, cut: Cut) -> None:
         self._client = client
-        self._parameters = {"cut": [(one.epoch, one.partition, one.offset) for one in cut.positions]}
+        self._parameters = {"cut": cut_places(cut)}
         self._listed = {
             Correction(subject=row[0], source=row[1], id=row[2], names=(row[3], row[4]))
             for row in self._rows(
                 "SELECT subject, correction_source, correction_id, source, id FROM corrections FINAL "  # noqa: S608 - constants
-                f"WHERE is_named AND {_WITHIN}"
+                f"WHERE is_named AND {WITHIN_CUT}"
             )
         }
 
@@ -62,8 +58,8 @@ class CorrectionCheck:
         """The bytes of all voids, and of the events that the table says are corrections."""
         for row in self._rows(
             f"SELECT raw FROM events FINAL PREWHERE type = '{VOIDED}' OR (subject, source, id) IN ("  # noqa: S608 - constants
-            f"SELECT subject, correction_source, correction_id FROM corrections FINAL WHERE is_named AND {_WITHIN}) "
-            f"WHERE {_WITHIN}"
+            f"SELECT subject, correction_source, correction_id FROM corrections FINAL WHERE is_named AND {WITHIN_CUT}) "
+            f"WHERE {WITHIN_CUT}"
         ):
             yield row[0]
 

@@ -14,10 +14,11 @@ from schemas.usage_query import Cut
 REPEATS_MAX: Final = 10_000
 """Most repeated identities that are read; a run with more is beyond naming them."""
 
-_WITHIN_CUT: Final = (
+WITHIN_CUT: Final = (
     "arrayExists(one -> one.1 = epoch AND one.2 = partition AND offset <= one.3, "
     "{cut:Array(Tuple(String, UInt32, UInt64))})"
 )
+"""A row with epoch, partition and offset that lies within the parameter `cut`; see `cut_places`."""
 _WITHIN_TIME: Final = "time >= {start:DateTime64(6, 'UTC')} AND time < {end:DateTime64(6, 'UTC')}"
 
 
@@ -67,11 +68,11 @@ def stored_events(
     # PREWHERE: FINAL alone would read the bytes of every event. The rows of one record have one time and type.
     query = (
         "SELECT subject, source, id, type, time, epoch, partition, offset, digest, raw, receipt_digest "  # noqa: S608 - constants
-        f"FROM events FINAL PREWHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} WHERE {_WITHIN_CUT} "
-        f"AND (subject, source, id) NOT IN (SELECT subject, source, id FROM corrections WHERE {_WITHIN_CUT}) "
+        f"FROM events FINAL PREWHERE {_WITHIN_TIME} AND type IN {{types:Array(String)}} WHERE {WITHIN_CUT} "
+        f"AND (subject, source, id) NOT IN (SELECT subject, source, id FROM corrections WHERE {WITHIN_CUT}) "
         "ORDER BY subject, source, id, epoch, partition, offset"
     )
-    parameters = {"start": time_text(start), "end": time_text(end), "types": list(types), "cut": _tuples(cut)}
+    parameters = {"start": time_text(start), "end": time_text(end), "types": list(types), "cut": cut_places(cut)}
     with client.query_row_block_stream(query, parameters, column_formats={"raw": "bytes"}) as blocks:
         for block in blocks:
             for row in block:
@@ -97,11 +98,11 @@ def repeats(client: Client, cut: Cut, start: datetime, end: datetime) -> list[Re
     """
     query = (
         "SELECT subject, source, id, arraySort(groupArray((logged_at, epoch, partition, offset))) AS places "  # noqa: S608 - constants
-        f"FROM events FINAL WHERE {_WITHIN_CUT} GROUP BY subject, source, id "
+        f"FROM events FINAL WHERE {WITHIN_CUT} GROUP BY subject, source, id "
         f"HAVING count() > 1 AND countIf({_WITHIN_TIME}) > 0 ORDER BY subject, source, id LIMIT {REPEATS_MAX} "
         "SETTINGS optimize_aggregation_in_order = 1"
     )
-    parameters = {"start": time_text(start), "end": time_text(end), "cut": _tuples(cut)}
+    parameters = {"start": time_text(start), "end": time_text(end), "cut": cut_places(cut)}
     return [
         Repeat(subject=row[0], source=row[1], id=row[2], places=tuple(_place(one) for one in row[3]))
         for row in client.query(query, parameters).result_rows
@@ -114,17 +115,17 @@ def has_repeats(client: Client, cut: Cut, subjects: Sequence[str] = ()) -> bool:
     Counted by a hash of 64 bits, which is quick and never misses one; two identities may share a hash, rarely.
     """
     whose = " AND subject IN {subjects:Array(String)}" if subjects else ""
-    query = f"SELECT count() > uniqExact(xxh3(subject, source, id)) FROM events FINAL WHERE {_WITHIN_CUT}{whose}"  # noqa: S608 - constants
-    return bool(client.query(query, {"cut": _tuples(cut), "subjects": list(subjects)}).result_rows[0][0])
+    query = f"SELECT count() > uniqExact(xxh3(subject, source, id)) FROM events FINAL WHERE {WITHIN_CUT}{whose}"  # noqa: S608 - constants
+    return bool(client.query(query, {"cut": cut_places(cut), "subjects": list(subjects)}).result_rows[0][0])
 
 
 def event_sums(client: Client, cut: Cut) -> dict[tuple[str, int], LedgerSum]:
     """What `events` holds for each epoch and partition up to the cut."""
     query = (
-        f"SELECT epoch, partition, count(), sum(digest) FROM events FINAL WHERE {_WITHIN_CUT} "  # noqa: S608 - a constant
+        f"SELECT epoch, partition, count(), sum(digest) FROM events FINAL WHERE {WITHIN_CUT} "  # noqa: S608 - a constant
         "GROUP BY epoch, partition"
     )
-    rows = client.query(query, {"cut": _tuples(cut)}).result_rows
+    rows = client.query(query, {"cut": cut_places(cut)}).result_rows
     return {(row[0], row[1]): LedgerSum(events_count=row[2], digest=row[3]) for row in rows}
 
 
@@ -136,14 +137,15 @@ def ledger_sums(client: Client, cut: Cut) -> dict[tuple[str, int], LedgerSum]:
     """
     query = (
         "SELECT epoch, partition, sum(accepted), sum(digest) FROM positions FINAL "  # noqa: S608 - constants
-        f"WHERE {_WITHIN_CUT.replace('offset', 'last')} GROUP BY epoch, partition "
+        f"WHERE {WITHIN_CUT.replace('offset', 'last')} GROUP BY epoch, partition "
         "HAVING sum(last - first + 1) = max(last) - min(first) + 1"
     )
-    rows = client.query(query, {"cut": _tuples(cut)}).result_rows
+    rows = client.query(query, {"cut": cut_places(cut)}).result_rows
     return {(row[0], row[1]): LedgerSum(events_count=row[2], digest=row[3]) for row in rows}
 
 
-def _tuples(cut: Cut) -> list[tuple[str, int, int]]:
+def cut_places(cut: Cut) -> list[tuple[str, int, int]]:
+    """The parameter `cut` of WITHIN_CUT: (epoch, partition, last offset)."""
     return [(one.epoch, one.partition, one.offset) for one in cut.positions]
 
 
