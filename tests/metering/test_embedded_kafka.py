@@ -19,7 +19,10 @@ from rich.console import Console
 from metering.config import Settings
 from metering.embedded import kafka_jars
 from metering.embedded.kafka import EmbeddedKafka
+from metering.embedded.kafka_archive import start_archive
+from metering.embedded.kafka_java import standing_options
 from metering.embedded.kafka_mock import WARNING, MockKafka
+from metering.embedded.kafka_training import make_start_archive
 from metering.embedded.ports import free_ports, is_free
 from metering.embedded.process import python_env
 from metering.embedded.supervisor import Supervisor
@@ -82,6 +85,49 @@ def test_acknowledged_records_and_the_cluster_id_survive_a_kill(tmp_path: Path) 
     finally:
         server.stop()
     assert not server.running
+
+
+@pytest.fixture
+def jars_only(tmp_path: Path) -> Path:
+    """A cache with Kafka's jars and no archive of its classes."""
+    folder = tmp_path / "cache" / f"kafka-{kafka_jars.KAFKA_VERSION}"
+    folder.mkdir(parents=True)
+    kafka_jars.kafka_jars()
+    for part in (kafka_jars.cache_dir() / folder.name).iterdir():
+        if not part.name.startswith("start-"):
+            (folder / part.name).symlink_to(part)
+    return folder.parent
+
+
+def cluster_id_of(kafka: EmbeddedKafka) -> str | None:
+    metadata = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=15)
+    cluster_id: str | None = metadata.cluster_id
+    return cluster_id
+
+
+def test_a_broker_starts_without_an_archive_of_its_classes(tmp_path: Path, jars_only: Path) -> None:
+    assert not start_archive(standing_options(), jars_only).is_made
+    with EmbeddedKafka(tmp_path / "kafka", cache=jars_only) as kafka:
+        assert cluster_id_of(kafka) == kafka.cluster_id
+
+
+def test_an_archive_that_is_rubbish_is_left_alone(tmp_path: Path, jars_only: Path) -> None:
+    archive = start_archive(standing_options(), jars_only)
+    archive.features.write_bytes(make_start_archive().features.read_bytes())
+    archive.classes.write_bytes(b"no archive")
+    with EmbeddedKafka(tmp_path / "kafka", cache=jars_only) as kafka:
+        assert cluster_id_of(kafka) == kafka.cluster_id
+        create(kafka.bootstrap, "some")
+        assert produce(kafka.bootstrap, "some", 3) == [None] * 3
+
+
+def test_folders_begun_from_an_archive_have_identities_of_their_own(tmp_path: Path) -> None:
+    assert make_start_archive().is_made
+    with EmbeddedKafka(tmp_path / "one") as one, EmbeddedKafka(tmp_path / "two") as two:
+        assert cluster_id_of(one) == one.cluster_id
+        assert cluster_id_of(two) == two.cluster_id
+        assert len({one.cluster_id, two.cluster_id}) == 2
+        assert len({(kafka.log_folder / "meta.properties").read_text() for kafka in (one, two)}) == 2
 
 
 def test_a_topic_that_was_not_created_is_an_error(server: EmbeddedKafka) -> None:
