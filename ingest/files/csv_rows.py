@@ -6,12 +6,15 @@ import csv
 import io
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from ingest.files.events import UNREADABLE_ROW, EventMaker, FileEvent, RowProblem, number_json, string_json
 from ingest.files.mapping import Mapping
 from ingest.files.times import RowError
 from schemas.errors import RequestError
+
+CELLS_KEPT_MAX: Final = 50_000
+"""How many cells of a column are remembered as JSON: most columns of most files repeat few texts."""
 
 
 def csv_events(
@@ -72,7 +75,7 @@ class _RowReader:
         self._pick = itemgetter(*[columns.index(column) for column in maker.columns], 0)
         numbers = frozenset(mapping.number_columns)
         self._data = [
-            (columns.index(column), column, string_json(column) + b":", column in numbers)
+            (columns.index(column), _Members(column, is_number=column in numbers, absent=self._absent))
             for column in mapping.data_columns_of(columns)
         ]
         self._maker = maker
@@ -84,9 +87,24 @@ class _RowReader:
         cells: tuple[str | None, ...] = self._pick(row)[:-1]
         if not absent.isdisjoint(cells):
             cells = tuple([None if text in absent else text for text in cells])
-        data = [
-            key + (number_json(column, row[at]) if is_number else string_json(row[at]))
-            for at, column, key, is_number in self._data
-            if row[at] not in absent
-        ]
-        return self._maker.event_of(cells, data)
+        return self._maker.event_of(cells, filter(None, [members[row[at]] for at, members in self._data]))
+
+
+class _Members(dict[str, bytes]):
+    """The JSON member that each cell of a column makes; none for an absent one."""
+
+    def __init__(self, column: str, *, is_number: bool, absent: frozenset[str]) -> None:
+        super().__init__(dict.fromkeys(absent, b""))
+        self._column = column
+        self._key = string_json(column) + b":"
+        self._is_number = is_number
+        self._absent = absent
+
+    def __missing__(self, text: str) -> bytes:
+        """Raise RowError for a cell that makes none."""
+        member = self._key + (number_json(self._column, text) if self._is_number else string_json(text))
+        if len(self) >= CELLS_KEPT_MAX:
+            self.clear()
+            self.update(dict.fromkeys(self._absent, b""))
+        self[text] = member
+        return member

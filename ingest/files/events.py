@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -80,16 +80,17 @@ class EventMaker:
 
     def _id_of(self, cells: tuple[str | None, ...]) -> str:
         separator = self._mapping.id_separator
+        if None not in cells:
+            joined = separator.join(cast("tuple[str, ...]", cells))
+            if len(cells) == 1 or joined.count(separator) == len(cells) - 1:
+                return joined
         parts = [text for text in cells if text is not None]
         if len(parts) < len(cells):
             column = self._mapping.id_columns[cells.index(None)]
             raise RowError(f"{column} is empty, and the id needs it")
-        joined = separator.join(parts)
         # Joined text stays one-to-one only while no part holds the separator.
-        if len(parts) > 1 and joined.count(separator) >= len(parts):
-            column = next(name for name, part in zip(self._mapping.id_columns, parts, strict=True) if separator in part)
-            raise RowError(f"{column} holds the id separator {separator!r}; choose another with --id-separator")
-        return joined
+        column = next(name for name, part in zip(self._mapping.id_columns, parts, strict=True) if separator in part)
+        raise RowError(f"{column} holds the id separator {separator!r}; choose another with --id-separator")
 
 
 def string_json(text: str) -> bytes:
