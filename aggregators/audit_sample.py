@@ -110,7 +110,8 @@ def _counted(
         absent=0,
     )
     partition.take_in(decision, lambda days, _series: {one: {} for one in days})
-    return {key: state for _, key, state in partition.fold.take_dirty()[0]}
+    changed = partition.fold.take_dirty()
+    return {key: state for rows in changed.states.values() for _, key, state in rows}
 
 
 def _compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,11 +12,11 @@ import pyarrow as pa
 from aggregators import arrays
 from aggregators.decide import Decision, accepted_events_of
 from aggregators.facts import UNSEEN, TakenRow
-from aggregators.fold import DayKey, MemberRow, Moment, Series, State, StateKey
+from aggregators.fold import MemberRow, Moment, Series, StateRow, Version
 from aggregators.recompute import Recomputed
 from schemas.quantity import ZERO
 
-SeriesByVersion = Mapping[tuple[str, int], Series]
+SeriesByVersion = Mapping[Version, Series]
 """Series by (meter name, meter version)."""
 
 
@@ -25,32 +26,65 @@ def events_table(decision: Decision) -> pa.Table:
 
 
 def rollups_table(
-    epoch: str, partition: int, states: Sequence[tuple[DayKey, StateKey, State]], series: SeriesByVersion
+    epoch: str, partition: int, states: Mapping[Version, Sequence[StateRow]], series: SeriesByVersion
 ) -> pa.Table:
     """Rows of `rollups`: the absolute state of each key."""
-    values = [state for _, _, state in states]
-    return pa.table(
-        {
-            **_key_columns(epoch, partition, [(day, key) for day, key, _ in states], series),
-            "position": pa.array([state.position for state in values], pa.uint64()),
-            "events_count": pa.array([state.events_count for state in values], pa.uint64()),
-            "value_sum": pa.array([state.value_sum for state in values], arrays.SUM),
-            "value_min": pa.array([state.value_min for state in values], arrays.QUANTITY),
-            "value_max": pa.array([state.value_max for state in values], arrays.QUANTITY),
-            "value_latest": pa.array([state.value_latest for state in values], arrays.QUANTITY),
-            "latest_time": arrays.times([state.latest_time_us for state in values]),
-            "latest_offset": pa.array([state.latest_offset for state in values], pa.uint64()),
-            "digest": arrays.digests(state.digest for state in values),
-            "value_moment": _moments(values, series),
-        }
-    )
+    parts = [_rollups(None, [])]
+    for version, rows in states.items():
+        one = series[version]
+        if one.folds_values:
+            # What saw one event has one number, which is converted once for its four columns.
+            alone = [row for row in rows if row[2].events_count == 1 and row[2].value_sum is row[2].value_latest]
+            rest = [row for row in rows if row[2].events_count != 1 or row[2].value_sum is not row[2].value_latest]
+            parts += [_rollups(one, alone, have_one_value=True), _rollups(one, rest)]
+        else:
+            parts.append(_rollups(one, rows))
+    return _placed(parts, epoch, partition)
 
 
-def members_table(epoch: str, partition: int, members: Sequence[MemberRow], series: SeriesByVersion) -> pa.Table:
+def members_table(
+    epoch: str, partition: int, members: Mapping[Version, Sequence[MemberRow]], series: SeriesByVersion
+) -> pa.Table:
     """Rows of `members`: who came to a key, and who went."""
+    parts = [_members(series[version], rows) for version, rows in members.items()]
+    return _placed([_members(None, []), *parts], epoch, partition)
+
+
+def _rollups(series: Series | None, rows: Sequence[StateRow], *, have_one_value: bool = False) -> pa.Table:
+    states = [state for _, _, state in rows]
+    count = len(states)
+    columns = {
+        **_key_columns(series, rows),
+        "position": pa.array([state.position for state in states], pa.uint64()),
+        "events_count": pa.array([state.events_count for state in states], pa.uint64()),
+        "digest": arrays.digests([state.digest for state in states]),
+    }
+    if series is None or not series.folds_values:
+        nothing, none = arrays.constant(ZERO, count, arrays.SUM), arrays.constant(None, count, arrays.QUANTITY)
+        columns |= {"value_sum": nothing, "value_min": none, "value_max": none, "value_latest": none}
+    else:
+        latest = pa.array([state.value_latest for state in states], arrays.QUANTITY)
+        if have_one_value:
+            columns |= {"value_sum": latest.cast(arrays.SUM), "value_min": latest, "value_max": latest}
+        else:
+            columns["value_sum"] = pa.array([state.value_sum for state in states], arrays.SUM)
+            columns["value_min"] = pa.array([state.value_min for state in states], arrays.QUANTITY)
+            columns["value_max"] = pa.array([state.value_max for state in states], arrays.QUANTITY)
+        columns["value_latest"] = latest
+    columns["latest_time"] = arrays.times([state.latest_time_us for state in states])
+    columns["latest_offset"] = pa.array([state.latest_offset for state in states], pa.uint64())
+    columns["value_moment"] = (
+        pa.array([state.value_moment for state in states], arrays.MOMENT)
+        if series is not None and series.folds_moments
+        else arrays.constant(ZERO, count, arrays.MOMENT)
+    )
+    return pa.table(columns)
+
+
+def _members(series: Series | None, members: Sequence[MemberRow]) -> pa.Table:
     return pa.table(
         {
-            **_key_columns(epoch, partition, [(row[0], row[1]) for row in members], series),
+            **_key_columns(series, members),
             "member": pa.array([row[2] for row in members], pa.string()),
             "position": pa.array([row[3] for row in members], pa.uint64()),
             "since": pa.array([row[4] for row in members], pa.uint64()),
@@ -79,8 +113,12 @@ def recomputed_tables(
     tables: list[RecomputedTables] = []
     for ((epoch, partition), _), members in parts.items():
         series = {(one.series.name, one.series.number): one.series for one in members}
-        states = [(one.day, one.key, one.state) for one in members if not is_folded(one)]
-        rows = [row for one in members for row in one.members]
+        states: dict[Version, list[StateRow]] = {version: [] for version in series}
+        rows: dict[Version, list[MemberRow]] = {version: [] for version in series}
+        for one in members:
+            rows[one.key[:2]] += one.members
+            if not is_folded(one):
+                states[one.key[:2]].append((one.day, one.key, one.state))
         tables.append(
             RecomputedTables(
                 rollups_table(epoch, partition, states, series), members_table(epoch, partition, rows, series)
@@ -163,39 +201,34 @@ def positions_table(
     )
 
 
-def _key_columns(
-    epoch: str, partition: int, keys: Sequence[tuple[DayKey, StateKey]], series: SeriesByVersion
-) -> dict[str, Any]:
-    count = len(keys)
-    first = {version: one.position_first for version, one in series.items()}
+def _key_columns(series: Series | None, rows: Sequence[StateRow] | Sequence[MemberRow]) -> dict[str, Any]:
+    """The columns that name a key, of rows of one series; no series, no rows."""
+    count = len(rows)
+    name, number, first, dimension_names = ("", 0, 0, []) if series is None else _named(series)
     return {
-        "meter": arrays.texts([key[0] for _, key in keys]),
-        "subject": arrays.texts([day[0] for day, _ in keys]),
-        "window_start": pa.array([key[2] for _, key in keys], pa.int64()).cast(arrays.SECONDS),
-        "dimensions": _dimensions([key for _, key in keys], series),
-        "meter_version": pa.array([key[1] for _, key in keys], pa.uint32()),
-        "epoch": arrays.constant(epoch, count, pa.string()),
-        "partition": arrays.constant(partition, count, pa.uint32()),
-        "position_first": pa.array([first[key[0], key[1]] for _, key in keys], pa.uint64()),
+        "meter": arrays.constant(name, count, pa.string()),
+        "subject": pa.array([row[0][0] for row in rows], pa.string()),
+        "window_start": pa.array([row[1][2] for row in rows], pa.int64()).cast(arrays.SECONDS),
+        "dimensions": _dimensions(dimension_names, [row[1][3] for row in rows]),
+        "meter_version": arrays.constant(number, count, pa.uint32()),
+        "position_first": arrays.constant(first, count, pa.uint64()),
     }
 
 
-def _moments(states: Sequence[State], series: SeriesByVersion) -> pa.Array:
-    """Few meters are weighted by time; for the others one zero is converted."""
-    if any(one.folds_moments for one in series.values()):
-        return pa.array([state.value_moment for state in states], arrays.MOMENT)
-    return arrays.constant(ZERO, len(states), arrays.MOMENT)
+def _named(series: Series) -> tuple[str, int, int, list[str]]:
+    return series.name, series.number, series.position_first, series.dimension_names
 
 
-def _dimensions(keys: Sequence[StateKey], series: SeriesByVersion) -> pa.Array:
-    names = {version: one.dimension_names for version, one in series.items()}
-    offsets = [0]
-    flat_names: list[str] = []
-    flat_values: list[str] = []
-    for key in keys:
-        flat_names += names[key[0], key[1]]
-        flat_values += key[3]
-        offsets.append(len(flat_values))
+def _dimensions(names: list[str], values: Sequence[tuple[str, ...]]) -> pa.Array:
     return pa.MapArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(flat_names, pa.string()), pa.array(flat_values, pa.string())
+        pa.array(range(0, len(names) * len(values) + 1, len(names)) if names else [0] * (len(values) + 1), pa.int32()),
+        pa.array(names * len(values), pa.string()),
+        pa.array(list(chain.from_iterable(values)), pa.string()),
     )
+
+
+def _placed(parts: Sequence[pa.Table], epoch: str, partition: int) -> pa.Table:
+    """Together, with the partition that they are of."""
+    table = pa.concat_tables(parts)
+    table = table.append_column("epoch", arrays.constant(epoch, table.num_rows, pa.string()))
+    return table.append_column("partition", arrays.constant(partition, table.num_rows, pa.uint32()))

@@ -50,6 +50,7 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
         decision = partition.take_pending()
         if decision is None:
             continue
+        days |= partition.fold.dirty_days
         states, members = partition.fold.take_dirty()
         tables["events"].append(columns.events_table(decision))
         tables["members"].append(columns.members_table(decision.epoch, decision.partition, members, partition.series))
@@ -58,7 +59,6 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
         for corrected in columns.recomputed_tables(partition.take_recomputed(), partition.is_live):
             tables["members"].append(corrected.members)
             tables["rollups"].append(corrected.rollups)
-        days.update(day for day, _, _ in states)
         decisions.append(decision)
     if not decisions:
         return None

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,10 @@ DayKey = tuple[str, int]
 """(subject, UTC day counted from 1970)."""
 StateKey = tuple[str, int, int, tuple[str, ...]]
 """(meter name, meter version, window start in seconds since 1970, dimension values by sorted name)."""
+Version = tuple[str, int]
+"""(meter name, meter version)."""
+StateRow = tuple[DayKey, StateKey, "State"]
+"""(day, key, state): what a row of `rollups` is made of."""
 MemberRow = tuple[DayKey, StateKey, str, int, int, int]
 """(day, key, member, position, since, gone): a row of `members`, whose columns the last three are."""
 
@@ -99,39 +103,32 @@ class Group(msgspec.Struct, frozen=True, gc=False):
         return Group(self.day, self.window_s, self.dimensions, rows, places, self.events)
 
 
-class State:
-    """The state of one rollup key over the accepted events with offsets up to `position`."""
+class State(msgspec.Struct, gc=False, eq=False):
+    """The state of one rollup key over the accepted events with offsets up to `position`.
 
-    __slots__ = (
-        "digest",
-        "events_count",
-        "gone",
-        "is_dirty",
-        "latest_offset",
-        "latest_time_us",
-        "members",
-        "position",
-        "value_latest",
-        "value_max",
-        "value_min",
-        "value_moment",
-        "value_sum",
-    )
+    `gone` are members that were here and are not: one who comes back is no newcomer.
+    """
 
-    def __init__(self) -> None:
-        self.position = -1
-        self.events_count = 0
-        self.value_sum: Decimal = ZERO
-        self.value_min: Decimal | None = None
-        self.value_max: Decimal | None = None
-        self.value_latest: Decimal | None = None
-        self.latest_time_us = 0
-        self.latest_offset = 0
-        self.digest = 0
-        self.value_moment: Decimal = ZERO
-        self.members: dict[str, int] | None = None
-        self.gone: frozenset[str] = frozenset()  # members that were here and are not: who comes back, is no newcomer
-        self.is_dirty = False
+    position: int = -1
+    events_count: int = 0
+    digest: int = 0
+    value_sum: Decimal = ZERO
+    value_min: Decimal | None = None
+    value_max: Decimal | None = None
+    value_latest: Decimal | None = None
+    latest_time_us: int = 0
+    latest_offset: int = 0
+    value_moment: Decimal = ZERO
+    members: dict[str, int] | None = None
+    gone: frozenset[str] = frozenset()
+    is_dirty: bool = False
+
+
+class Changed(NamedTuple):
+    """States that changed, and who came to a key, by meter version."""
+
+    states: dict[Version, list[StateRow]]
+    members: dict[Version, list[MemberRow]]
 
 
 class Fold:
@@ -139,8 +136,9 @@ class Fold:
 
     def __init__(self) -> None:
         self._days: OrderedDict[DayKey, dict[StateKey, State]] = OrderedDict()
-        self._dirty: list[tuple[DayKey, StateKey, State]] = []
-        self._new_members: list[MemberRow] = []
+        self._dirty: dict[Version, list[StateRow]] = {}
+        self._dirty_days: set[DayKey] = set()
+        self._new_members: dict[Version, list[MemberRow]] = {}
         self._keys_count = 0
 
     @property
@@ -150,8 +148,8 @@ class Fold:
 
     @property
     def dirty_days(self) -> frozenset[DayKey]:
-        """Days with states that changed since the last flush: they cannot be read back yet."""
-        return frozenset(day for day, _, _ in self._dirty)
+        """Days with states that may have changed since the last flush: they cannot be read back yet."""
+        return frozenset(self._dirty_days)
 
     def holds(self, day: DayKey) -> bool:
         """Whether the states of this day are in memory, all of them."""
@@ -169,39 +167,38 @@ class Fold:
         events = EventsToFold([offset], [moment.time_us], [digest])
         for series, one in measured:
             group = Group(day, moment.window_s, one.dimensions, [0], [0], events)
-            self.add_group(series, group, seen_alone(series.version, 0, one))
+            self.add_groups(series, [group], seen_alone(series.version, 0, one))
 
-    def add_group(self, series: Series, group: Group, seen: Seen) -> None:
-        """Fold a group; its day must be in memory. An offset that the state already includes changes nothing."""
-        offsets = group.events.offsets
-        states = self._days[group.day]
-        key = (series.name, series.number, group.window_s, group.dimensions)
-        state = states.get(key)
-        if state is None:
-            state = states[key] = State()
-            self._keys_count += 1
-        elif offsets[group.rows[0]] <= state.position:
-            group = group.after(state.position)
-            if not group.rows:
-                return
-        state.position = offsets[group.rows[-1]]
-        state.events_count += len(group.rows)
-        state.digest = sum(map(group.events.digests.__getitem__, group.rows), state.digest) % DIGEST_MODULUS
-        if series.folds_values:
-            _fold_values(state, group, seen.values)
-            if series.folds_moments:
-                _fold_moments(state, group, seen.values)
-        elif series.folds_members:
-            members = state.members = {} if state.members is None else state.members
-            for row, place in zip(group.rows, group.places, strict=True):
-                member = seen.members[place]
-                if member not in members:
-                    offset = members[member] = offsets[row]
-                    since = offset + 1 if member in state.gone else 0
-                    self._new_members.append((group.day, key, member, offset, since, 0))
-        if not state.is_dirty:
-            state.is_dirty = True
-            self._dirty.append((group.day, key, state))
+    def add_groups(self, series: Series, groups: Iterable[Group], seen: Seen) -> None:
+        """Fold what a meter version saw; the days must be in memory.
+
+        An offset that a state already includes changes nothing.
+        """
+        version = (series.name, series.number)
+        dirty, new_members = self._dirty.setdefault(version, []), self._new_members.setdefault(version, [])
+        for group in groups:
+            states = self._days[group.day]
+            key = (series.name, series.number, group.window_s, group.dimensions)
+            state = states.get(key)
+            if state is None:
+                self._keys_count += 1
+                if len(group.rows) == 1:
+                    state = states[key] = _begun(series, group, seen)
+                    dirty.append((group.day, key, state))
+                    if state.members:
+                        new_members += [(group.day, key, one, at, 0, 0) for one, at in state.members.items()]
+                    continue
+                state = states[key] = State()
+            elif group.events.offsets[group.rows[0]] <= state.position:
+                group = group.after(state.position)  # noqa: PLW2901 - the rest of it
+                if not group.rows:
+                    continue
+            _add(state, series, group, seen)
+            if series.folds_members:
+                new_members += [(group.day, key, *change) for change in _add_members(state, group, seen)]
+            if not state.is_dirty:
+                state.is_dirty = True
+                dirty.append((group.day, key, state))
 
     def replace(self, day: DayKey, key: StateKey, state: State) -> None:
         """Put another state in the place of a key's; its day must be in memory."""
@@ -209,23 +206,25 @@ class Fold:
         if held is None:
             held = self._days[day][key] = State()
             self._keys_count += 1
-        for name in State.__slots__:
+        for name in State.__struct_fields__:
             if name != "is_dirty":
                 setattr(held, name, getattr(state, name))
         if not held.is_dirty:
             held.is_dirty = True
-            self._dirty.append((day, key, held))
+            self._dirty.setdefault(key[:2], []).append((day, key, held))
 
-    def take_dirty(self) -> tuple[list[tuple[DayKey, StateKey, State]], list[MemberRow]]:
-        """(changed states, new members) since the last call, to be written before anything else is folded."""
-        states, self._dirty = self._dirty, []
-        members, self._new_members = self._new_members, []
-        for _, _, state in states:
-            state.is_dirty = False
-        return states, members
+    def take_dirty(self) -> Changed:
+        """What changed since the last call, to be written before anything else is folded."""
+        changed = Changed(self._dirty, self._new_members)
+        self._dirty, self._new_members, self._dirty_days = {}, {}, set()
+        for states in changed.states.values():
+            for _, _, state in states:
+                state.is_dirty = False
+        return changed
 
     def touch(self, days: Iterable[DayKey]) -> None:
-        """Mark days as used now."""
+        """Mark days as used now: what is folded next is of them."""
+        self._dirty_days.update(days)
         for day in days:
             self._days.move_to_end(day)
 
@@ -236,6 +235,43 @@ class Fold:
                 return
             if day not in keep:
                 self._keys_count -= len(self._days.pop(day))
+
+
+def _begun(series: Series, group: Group, seen: Seen) -> State:
+    """The state of a key after its first event, which most keys of a rarely used meter never see a second of."""
+    row, place = group.rows[0], group.places[0]
+    offset, time_us, digest = group.events.offsets[row], group.events.times_us[row], group.events.digests[row]
+    if series.folds_values:
+        value = seen.values[place]
+        state = State(offset, 1, digest, value, value, value, value, time_us, offset, is_dirty=True)
+        if series.folds_moments:
+            _fold_moments(state, group, seen.values)
+        return state
+    if series.folds_members:
+        return State(offset, 1, digest, members={seen.members[place]: offset}, is_dirty=True)
+    return State(offset, 1, digest, is_dirty=True)
+
+
+def _add(state: State, series: Series, group: Group, seen: Seen) -> None:
+    state.position = group.events.offsets[group.rows[-1]]
+    state.events_count += len(group.rows)
+    state.digest = sum(map(group.events.digests.__getitem__, group.rows), state.digest) % DIGEST_MODULUS
+    if series.folds_values:
+        _fold_values(state, group, seen.values)
+        if series.folds_moments:
+            _fold_moments(state, group, seen.values)
+
+
+def _add_members(state: State, group: Group, seen: Seen) -> list[tuple[str, int, int, int]]:
+    """(member, position, since, gone) of each that was not there."""
+    members = state.members = {} if state.members is None else state.members
+    came: list[tuple[str, int, int, int]] = []
+    for row, place in zip(group.rows, group.places, strict=True):
+        member = seen.members[place]
+        if member not in members:
+            offset = members[member] = group.events.offsets[row]
+            came.append((member, offset, offset + 1 if member in state.gone else 0, 0))
+    return came
 
 
 def _fold_values(state: State, group: Group, column: Sequence[Decimal]) -> None:

@@ -66,9 +66,7 @@ class Partition:
         grouped = list(groups(usage))
         self._ensure_days(list(dict.fromkeys(one.day for _, found in grouped for one in found)), load_days)
         for seen, found in grouped:
-            series = self._series_of[id(seen.version)]
-            for group in found:
-                self.fold.add_group(series, group, seen)
+            self.fold.add_groups(self._series_of[id(seen.version)], found, seen)
         self.pending.append(msgspec.structs.replace(decision, usage=None))
         self.next_offset = decision.last + 1
 

@@ -85,8 +85,8 @@ def _recomputed(here: tuple[str, int], series: Series, day: DayKey, key: StateKe
     for each in seen:
         if not each.one.outs:
             fold.add(day, each.moment, each.one.offset, each.one.digest, [(series, each.measurement)])
-    states, _ = fold.take_dirty()
-    state = states[0][2] if states else State()
+    states = [one for rows in fold.take_dirty().states.values() for _, _, one in rows]
+    state = states[0] if states else State()
     places = [place for each in seen for place in ((*here, each.one.offset), *each.one.outs)]
     state.position = max(offset for *partition_of, offset in places if tuple(partition_of) == here)
     rows: list[MemberRow] = []

@@ -76,6 +76,7 @@ class EmbeddedKafka:
     """
 
     in_memory = False
+    node_id = NODE_ID
 
     def __init__(
         self,
@@ -223,8 +224,8 @@ class EmbeddedKafka:
     def _write_config(self, controller_port: int) -> Path:
         settings = {
             "process.roles": "broker,controller",
-            "node.id": NODE_ID,
-            "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
+            "node.id": self.node_id,
+            "controller.quorum.voters": f"{self.node_id}@{HOST}:{controller_port}",
             "listeners": f"PLAINTEXT://{HOST}:{self._port},CONTROLLER://{HOST}:{controller_port}",
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -259,7 +260,7 @@ class EmbeddedKafka:
 
     def _begin_log(self, java: Path, jars: Sequence[Path], properties: Path, archive: StartArchive | None) -> None:
         if archive is not None:
-            begin_log(self.log_folder, archive, cluster_id=self.cluster_id, node_id=NODE_ID)
+            begin_log(self.log_folder, archive, cluster_id=self.cluster_id, node_id=self.node_id)
             return
         command = [str(java), *self._jvm_options(), "-cp", os.pathsep.join(map(str, jars)), "kafka.tools.StorageTool"]
         command += ["format", "-t", self.cluster_id, "-c", str(properties)]

@@ -93,8 +93,8 @@ def folded(events: list[tuple[int, Plain]], partition: Partition | None = None) 
 
 
 def states(partition: Partition) -> dict[tuple[object, ...], RollupState]:
-    changed, _ = partition.fold.take_dirty()
-    return {(day, *key): as_rollup(state) for day, key, state in changed}
+    changed = partition.fold.take_dirty()
+    return {(day, *key): as_rollup(state) for rows in changed.states.values() for day, key, state in rows}
 
 
 def as_rollup(state: State) -> RollupState:
@@ -135,8 +135,9 @@ def test_folding_part_of_a_stream_again_changes_nothing(events: list[Plain], unt
 
     folded(log[:until], whole)
 
-    assert states(whole) == {}
-    assert whole.fold.take_dirty() == ([], [])
+    changed = whole.fold.take_dirty()
+    assert not any(changed.states.values())
+    assert not any(changed.members.values())
     assert before == states(folded(log))
 
 
@@ -147,7 +148,7 @@ def test_members_are_reported_once_at_the_offset_that_brought_them(events: list[
     for offset, (after_us, _, kind, user) in log:
         seen.setdefault((after_us // 900_000_000, kind, user), offset)
 
-    _, members = folded(log).fold.take_dirty()
+    members = [row for rows in folded(log).fold.take_dirty().members.values() for row in rows]
 
     base = int(START.timestamp())
     found = {((key[2] - base) // 900, key[3][0], member): offset for _, key, member, offset, _, _ in members}

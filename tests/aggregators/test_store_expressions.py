@@ -114,7 +114,7 @@ def test_states_come_back_from_clickhouse_as_they_were(folded: Client, epoch: st
         wanted["kept", 3, 15_706 * 86_400 + 900 * index, (nasty(chance), nasty(chance))] = state
     series = {("kept", 3): Series(version, 5)}
 
-    rows = rollups_table(epoch, 2, [(day, key, state) for key, state in wanted.items()], series)
+    rows = rollups_table(epoch, 2, {("kept", 3): [(day, key, state) for key, state in wanted.items()]}, series)
     store.insert(folded, "rollups", rows)
     found = store.states(folded, epoch, 2, [day, (epoch, 1)], {("kept", 3): 5})
 
@@ -128,4 +128,4 @@ def test_states_come_back_from_clickhouse_as_they_were(folded: Client, epoch: st
 
 
 def _fields(state: State) -> list[object]:
-    return [getattr(state, name) for name in State.__slots__ if name != "is_dirty"]
+    return [getattr(state, name) for name in State.__struct_fields__ if name != "is_dirty"]

@@ -49,7 +49,7 @@ def folded(partition: int, events: list[tuple[int, Decimal, int]]) -> RollupStat
         fold.add(
             ("s1", moment.day), moment, offset, digest, [(SERIES, Measurement(dimensions=(), value=value, member=""))]
         )
-    [(_, _, state)] = fold.take_dirty()[0]
+    [[(_, _, state)]] = fold.take_dirty().states.values()
     return as_written(partition, state)
 
 

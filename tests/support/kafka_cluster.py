@@ -13,7 +13,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from typing_extensions import override
 
-from metering.embedded.kafka import HEAP, EmbeddedKafka
+from metering.embedded.kafka import EmbeddedKafka
+from metering.embedded.kafka_java import HEAP
 from metering.embedded.ports import free_ports
 from schemas.topics import USAGE_EVENTS
 
@@ -31,7 +32,7 @@ class Broker(EmbeddedKafka):
 
     def __init__(self, folder: Path, *, node: int, port: int, controller_ports: Sequence[int]) -> None:
         super().__init__(folder, port=port)
-        self.node = node
+        self.node_id = node
         self._controller_ports = controller_ports
 
     @override
@@ -40,9 +41,9 @@ class Broker(EmbeddedKafka):
 
     @override
     def _write_config(self, controller_port: int) -> Path:
-        path = super()._write_config(self._controller_ports[self.node - 1])
+        path = super()._write_config(self._controller_ports[self.node_id - 1])
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(self._controller_ports, 1))
-        changes = {"node.id": self.node, "controller.quorum.voters": voters, **COPIES}
+        changes = {"controller.quorum.voters": voters, **COPIES}
         text = path.read_text(encoding="utf-8")
         for name, value in changes.items():
             text, count = re.subn(rf"^{re.escape(name)}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
@@ -77,8 +78,8 @@ class Cluster:
             for node in range(1, BROKERS + 1)
         ]
         for one in self.brokers[1:]:
-            (folder / str(one.node)).mkdir(parents=True)
-            (folder / str(one.node) / "cluster_id").write_text(self.brokers[0].cluster_id, encoding="ascii")
+            (folder / str(one.node_id)).mkdir(parents=True)
+            (folder / str(one.node_id) / "cluster_id").write_text(self.brokers[0].cluster_id, encoding="ascii")
 
     @property
     def bootstrap(self) -> str:
