@@ -18,7 +18,7 @@ from billing_export import runs
 from billing_export.assemble import Assembly, assemble
 from billing_export.catalogs import Catalogs
 from billing_export.line_store import Row, count_lines, rows_of, write_rows
-from billing_export.obstacles import obstacles
+from billing_export.obstacles import Asked, obstacles
 from billing_export.parallel import in_order, without_collector, workers_for
 from billing_export.prepare import due, not_billed_again, prepare
 from billing_export.readings import CUSTOMERS_AT_A_TIME, ConnectedReader, UsageReader
@@ -45,7 +45,8 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
 
     `on_step` hears each step, `on_progress` the customers done and all there are, `on_obstacle` what would refuse the
     close of a run that is only previewed. With `connect_again`, which opens
-    another connection to the same database, large runs are made by several processes.
+    another connection to the same database, large runs are made by several processes. What stands in `single` needs no
+    second look when several periods are closed.
     """
 
     client: Client
@@ -58,6 +59,7 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
     on_progress: Callable[[int, int], None] = lambda _, __: None
     on_obstacle: Callable[[RunError], None] = lambda _: None
     connect_again: Callable[[], Client] | None = None
+    single: set[Asked] = msgspec.field(default_factory=set)
 
     def close(
         self, label: str, *, customers: Collection[str] = (), kind: RunKind = RunKind.BILL, force: bool = False
@@ -157,7 +159,7 @@ class Closer(msgspec.Struct, frozen=True, kw_only=True):
         return self._lines(wanted)
 
     def _obstacles(self, wanted: Run) -> list[RunError]:
-        return obstacles(self.client, wanted, Catalogs(self.client).load(wanted.catalog_version))
+        return obstacles(self.client, wanted, Catalogs(self.client).load(wanted.catalog_version), self.single)
 
     def finish(self, run: Run) -> Run:
         """Make the lines of a claimed run and freeze it; nothing for one that is frozen."""

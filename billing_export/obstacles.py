@@ -54,8 +54,15 @@ class Unfilled(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-def obstacles(client: Client, run: Run, catalog: AppliedCatalog) -> list[RunError]:
-    """Why a run of this cut and catalog must not be claimed; empty when it may be."""
+Asked = tuple[Cut, tuple[str, ...]]
+"""A cut, and the subjects whose events were looked at; none for all."""
+
+
+def obstacles(client: Client, run: Run, catalog: AppliedCatalog, single: set[Asked]) -> list[RunError]:
+    """Why a run of this cut and catalog must not be claimed; empty when it may be.
+
+    In `single` it remembers where no event stands twice: that takes a look at every event, and no cut changes.
+    """
     found = [
         RunError(
             f"meter {one.meter} was applied after events that it has not counted, such as the one at offset "
@@ -65,7 +72,7 @@ def obstacles(client: Client, run: Run, catalog: AppliedCatalog) -> list[RunErro
         )
         for one in unfilled(client, run.cut, catalog)
     ]
-    if twice := doubled(client, run, catalog):
+    if twice := doubled(client, run, catalog, single):
         named = ", ".join(f"{one.subject} / {one.source} / {one.id}" for one in twice[:SHOWN_MAX])
         more = f" and {len(twice) - SHOWN_MAX:,} more" if len(twice) > SHOWN_MAX else ""
         found.append(
@@ -79,11 +86,14 @@ def obstacles(client: Client, run: Run, catalog: AppliedCatalog) -> list[RunErro
     return found
 
 
-def doubled(client: Client, run: Run, catalog: AppliedCatalog) -> list[Repeat]:
+def doubled(client: Client, run: Run, catalog: AppliedCatalog, single: set[Asked]) -> list[Repeat]:
     """Identities of the customers of a run that were accepted more than once up to its cut and its periods' ends."""
     subjects = catalog.subjects_of(run.customers)
     few = subjects if sum(map(len, subjects)) <= SUBJECTS_SIZE_MAX else ()
+    if (run.cut, few) in single:
+        return []
     if not has_repeats(client, run.cut, few):
+        single.add((run.cut, few))
         return []
     billed = terms(catalog, run.period, run.customers) if run.kind is RunKind.BILL else []
     customers = {one.customer.id for one in billed} | set(run.customers)

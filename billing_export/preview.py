@@ -162,7 +162,7 @@ def _preview(
         catalog_version=catalog.version,
         lines=tuple(lines),
         totals=tuple(_totals(lines)),
-        warnings=tuple(str(one) for one in obstacles(client, run, catalog)),
+        warnings=tuple(str(one) for one in obstacles(client, run, catalog, set())),
     )
 
 

@@ -15,7 +15,7 @@ from clickhouse_connect.driver.client import Client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from billing_export.close import close_period
+from billing_export.close import Closer
 from billing_export.export import ExportFormat, export_runs
 from billing_export.run import Run
 from billing_export.totals import CustomerTotal, run_totals
@@ -193,8 +193,16 @@ class Demo:
 
     def _bill(self, client: Client) -> list[tuple[Run, list[CustomerTotal]]]:
         """Close the twelve months; each that is closed is proved from its events, by a process beside this one."""
+        closer = Closer(
+            client=client,
+            read_usage=usage_reader(client),
+            clock=self._clock,
+            grace_s=self._settings.grace_s,
+            closed_by="examples.flights",
+            code_version=CODE_VERSION,
+        )
         with prover(self._settings) as prove:
-            proofs = [prove(self._close(client, label)) for label in MONTHS]
+            proofs = [prove(closer.close(label).run) for label in MONTHS]
             runs: list[Run] = []
             for proof in proofs:
                 verified = proof.result()
@@ -206,17 +214,6 @@ class Demo:
                 )
                 runs.append(run)
         return [(run, run_totals(client, run)) for run in runs]
-
-    def _close(self, client: Client, label: str) -> Run:
-        return close_period(
-            client,
-            label,
-            read_usage=usage_reader(client),
-            clock=self._clock,
-            grace_s=self._settings.grace_s,
-            closed_by="examples.flights",
-            code_version=CODE_VERSION,
-        ).run
 
     def _show(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -22,9 +23,9 @@ from tests.support.corrected_log import CATALOG, check_tables, corrected_log, ex
 from tests.support.pipeline_rig import NOW, Life, crash_in, life
 
 
-@pytest.fixture(scope="module")
-def corrected_settings(clickhouse: ClickHouseUnderTest) -> Iterator[Settings]:
-    """A database with a meter for each aggregation; each test works in an epoch of its own."""
+@contextmanager
+def new_database(clickhouse: ClickHouseUnderTest) -> Iterator[Settings]:
+    """A database with a meter for each aggregation."""
     settings = Settings(
         clickhouse_url=clickhouse.url,
         clickhouse_username=clickhouse.username,
@@ -38,6 +39,13 @@ def corrected_settings(clickhouse: ClickHouseUnderTest) -> Iterator[Settings]:
     yield settings
     client.command("DROP DATABASE {name:Identifier} SYNC", parameters={"name": settings.clickhouse_database})
     client.close()
+
+
+@pytest.fixture(scope="module")
+def corrected_settings(clickhouse: ClickHouseUnderTest) -> Iterator[Settings]:
+    """Each test works in an epoch of its own."""
+    with new_database(clickhouse) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")
@@ -113,20 +121,24 @@ def test_states_that_were_forgotten_are_read_back_with_what_was_taken_out_of_the
 
 
 def test_a_rebuild_of_corrected_events_equals_what_the_worker_wrote(
-    corrected_settings: Settings, corrected: Client, epoch: str
+    clickhouse: ClickHouseUnderTest, epoch: str
 ) -> None:
     log = corrected_log(51, 150, epoch=epoch, prefix=epoch)
-    with life(corrected_settings, epoch) as worker:
-        worker.run(log, batch_max=20)
-    catalog = catalog_store.latest(corrected)
-    assert catalog is not None
-    rebuild = Rebuild(lambda database: connect(corrected_settings, database=database), catalog, list(catalog.meters))
+    # A rebuild goes through every epoch, so that it needs a database without those of the other tests.
+    with new_database(clickhouse) as settings:
+        with life(settings, epoch) as worker:
+            worker.run(log, batch_max=20)
+        client = connect(settings)
+        catalog = catalog_store.latest(client)
+        assert catalog is not None
+        rebuild = Rebuild(lambda database: connect(settings, database=database), catalog, list(catalog.meters))
 
-    assert rebuild.run(write=False).is_same
+        assert rebuild.run(write=False).is_same
 
-    wanted = stored_tables(corrected, epoch)
-    for table in ("rollups", "members"):
-        corrected.command(f"TRUNCATE TABLE {table}")
-    assert not rebuild.run(write=True).is_same
-    check_tables(corrected, epoch, wanted)
-    assert rebuild.run(write=False).is_same
+        wanted = stored_tables(client, epoch)
+        for table in ("rollups", "members"):
+            client.command(f"TRUNCATE TABLE {table}")
+        assert not rebuild.run(write=True).is_same
+        check_tables(client, epoch, wanted)
+        assert rebuild.run(write=False).is_same
+        client.close()
