@@ -18,6 +18,7 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators import columns, store
 from aggregators.decide import Accepted, Decision
+from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition, known_days_filter
 from aggregators.rebuild_corrections import RebuildCorrections
 from aggregators.store import LedgerEnd
@@ -42,7 +43,11 @@ ORDER BY offset
 """
 _FILL_COLUMNS: Final = ("meter", "meter_version", "epoch", "partition", "until")
 _KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
-_KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member, since"}
+_KEYS: Final = {
+    "rollups": _KEY,
+    "members": f"{_KEY}, member, since",
+    OVERFLOWS: "meter, subject, day, meter_version, epoch, partition, position_first, dimension",
+}
 _WITHIN: Final = (
     "meter IN {meters:Array(String)} AND arrayExists(one -> one.1 = epoch AND one.2 = partition AND position < one.3, "
     "{ends:Array(Tuple(String, UInt32, UInt64))})"
@@ -149,7 +154,7 @@ class Rebuild:
                 for offsets in self._fold(part, corrections, scratch):
                     done += offsets
                     progress(min(done, total), total)
-            return [self._settle(table, scratch, parts, write=write) for table in ("members", "rollups")]
+            return [self._settle(table, scratch, parts, write=write) for table in (OVERFLOWS, "members", "rollups")]
 
     def _parts(self) -> list[Folded]:
         epochs = [row[0] for row in self._live.query("SELECT DISTINCT epoch FROM positions ORDER BY epoch").result_rows]
@@ -163,19 +168,21 @@ class Rebuild:
         """Fold one partition into the scratch tables; yields how many offsets each step went through."""
         live = Partition(part.end, known_days_filter([]))
         live.begin_catalog(self._catalog.version, self._versions)
-        fill = Partition(LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]))
+        first_of = {one: series.position_first for one, series in live.series.items()}
+        fill = Partition(
+            LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]), position_ends=first_of
+        )
         fill.begin_catalog(self._catalog.version, self._versions)
         reader = _Reader(self._versions)
-        first_of = {one: series.position_first for one, series in live.series.items()}
         never_counted = corrections.never_counted(part.place)
         for first in range(0, part.end.next_offset, OFFSETS_AT_A_TIME):
             last = min(first + OFFSETS_AT_A_TIME, part.end.next_offset) - 1
-            accepted = [one for one in self._accepted(part, first, last, reader) if one.offset not in never_counted]
+            accepted = list(self._accepted(part, first, last, reader))
             for partition, is_live in ((live, True), (fill, False)):
                 chosen = [_choose(one, first_of, is_live=is_live) for one in accepted]
-                self._take_in(part, partition, [one for one in chosen if one.measured], last, scratch)
+                self._take_in(part, partition, [one for one in chosen if one.measured], never_counted, scratch)
             yield last - first + 1
-        recomputed = corrections.recomputed(part.place, lambda event: reader.read(event)[0])
+        recomputed = corrections.recomputed(part.place, lambda event: reader.read(event)[0], scratch)
         while some := list(islice(recomputed, KEYS_AT_A_TIME)):
             for tables in columns.recomputed_tables(some):
                 store.insert(scratch, "members", tables.members)
@@ -198,7 +205,7 @@ class Rebuild:
             yield Accepted(event, offset, 0, int(digest), raw, is_stored=True, measured=measured)
 
     def _take_in(
-        self, part: Folded, partition: Partition, accepted: list[Accepted], last: int, scratch: Client
+        self, part: Folded, partition: Partition, accepted: list[Accepted], never: frozenset[int], scratch: Client
     ) -> None:
         if not accepted:
             return
@@ -207,7 +214,7 @@ class Rebuild:
             topic="",
             partition=part.partition,
             first=accepted[0].offset,
-            last=last,
+            last=accepted[-1].offset,
             logged_at_last_ms=0,
             accepted=accepted,
             duplicate=0,
@@ -215,10 +222,11 @@ class Rebuild:
             absent=0,
         )
         partition.take_in(
-            decision, lambda days, series: store.states(scratch, part.epoch, part.partition, days, series)
+            decision, lambda days, series: store.states(scratch, part.epoch, part.partition, days, series), never
         )
         partition.take_pending()
         states, members = partition.fold.take_dirty()
+        store.insert(scratch, OVERFLOWS, partition.take_overflows(part.place))
         store.insert(scratch, "members", columns.members_table(part.epoch, part.partition, members, partition.series))
         store.insert(scratch, "rollups", columns.rollups_table(part.epoch, part.partition, states, partition.series))
         if partition.fold.keys_count > STATE_KEYS_MAX:
