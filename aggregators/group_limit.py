@@ -62,26 +62,29 @@ class GroupLimits:
         values_max = series.group_values_max
         if values_max is None:
             return groups
-        coming: Counter[DayKey] | None = None
-        admitted: list[tuple[str, ...]] = []
-        is_same = True
-        for group in groups:
-            states = fold.states_of(group.day)
-            dimensions = group.dimensions
-            tracked = self._days.get((series.name, series.number, group.day))
-            if tracked is None or tracked.states is not states:
-                if coming is None:
-                    coming = Counter([one.day for one in groups])
-                # A value has a state, so there are no more values than states.
-                if len(states) + coming[group.day] > values_max:
-                    tracked = self._days[series.name, series.number, group.day] = _Day(series, states)
-                else:
-                    tracked = None
-            if tracked is not None:
-                dimensions = self._admit(series, values_max, group, tracked)
-                is_same = is_same and dimensions is group.dimensions
-            admitted.append(dimensions)
-        return groups if is_same else _joined(groups, admitted)
+        crowded = self._crowded(series, values_max, groups, fold)
+        if not crowded:
+            return groups
+        admitted = [
+            self._admit(series, values_max, group, crowded[group.day]) if group.day in crowded else group.dimensions
+            for group in groups
+        ]
+        if all(dimensions is group.dimensions for dimensions, group in zip(admitted, groups, strict=True)):
+            return groups
+        return _joined(groups, admitted)
+
+    def _crowded(self, series: Series, values_max: int, groups: list[Group], fold: Fold) -> dict[DayKey, _Day]:
+        """The days of the groups that may have more values than the meter takes, once the groups are folded."""
+        crowded: dict[DayKey, _Day] = {}
+        states_of = fold.states_of
+        for day, coming in Counter([group.day for group in groups]).items():
+            states = states_of(day)
+            tracked = self._days.get((series.name, series.number, day)) if self._days else None
+            if tracked is not None and tracked.states is states:
+                crowded[day] = tracked
+            elif len(states) + coming > values_max:  # a value has a state: there are no more values than states
+                crowded[day] = self._days[series.name, series.number, day] = _Day(series, states)
+        return crowded
 
     def _admit(self, series: Series, values_max: int, group: Group, day: _Day) -> tuple[str, ...]:
         changed: list[str] | None = None
