@@ -14,6 +14,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from structlog.testing import capture_logs
 
+from aggregators.erase_copies import copy_rollups
+from aggregators.erase_rows import delete_rows, left_behind
 from aggregators.flush import STEPS
 from aggregators.metrics import GROUP_OVERFLOWS
 from aggregators.rebuild import Rebuild, Rebuilt
@@ -333,3 +335,22 @@ def test_two_workers_that_fold_the_same_partition_keep_the_same_values(
 
     check(client, epoch, expected(log, values_max=VALUES_MAX), ledger_may_overlap=True)
     assert rebuild(settings, client, write=False).is_same
+
+
+def test_what_a_day_keeps_goes_along_with_its_rollups_when_a_subject_is_erased(
+    settings: Settings, client: Client, epoch: str
+) -> None:
+    log = [Made(offset=number, subject=epoch, id=f"e{number}", region=f"r{number}") for number in range(5)]
+    with life(settings, epoch) as worker:
+        worker.run(log)
+    kept = "SELECT subject, meter, kept FROM group_overflows FINAL ORDER BY ALL"
+    before = client.query(kept).result_rows
+    assert [(row[0], row[1]) for row in before] == [(epoch, "calls"), (epoch, "total")]
+
+    for _ in range(2):  # a second time, as after a kill
+        copy_rollups(client, {epoch: "somebody"})
+    left = left_behind(client, {epoch: "somebody"})
+    delete_rows(client, [epoch])
+
+    assert (left["rollups"], left["group_overflows"]) == (0, 0)
+    assert client.query(kept).result_rows == [("somebody", meter, values) for _, meter, values in before]
