@@ -23,14 +23,13 @@ from aggregators.recount import Read, Recounting
 from aggregators.worker_store import WorkerStore
 from schemas.corrections import VOIDED
 from schemas.meter import MeterVersion
-from schemas.meter_columns import without
 
 
 class Correcting(msgspec.Struct, frozen=True, kw_only=True):
     """What the corrections in a batch, and those before it, take out.
 
-    `rows` are to be written to `corrections`, `offsets` are those of the batch's own events that do not count, and
-    `windows` have to be counted again.
+    `rows` are to be written to `corrections`, `offsets` are those of the batch's own events that were taken out before
+    they came, and `windows` have to be counted again.
     """
 
     rows: list[TakenRow]
@@ -70,18 +69,16 @@ def find_taken(decision: Decision, read: Read) -> Correcting:
         events = [own[taken]] if taken in own else [one for one in known.get(taken, []) if _is_past(one, decision)]
         found.append(row._replace(event=events[0] if events else row.event))
         windows.update(correction_store.window_of(one, taken[0]) for one in events if one.type != VOIDED)
-    offsets = frozenset(own[row.link.taken].place[2] for row in rows if row.link.taken in own)
+    # What came first is folded and counted again, as if the batch had ended between the two: where a batch ends must
+    # not decide which values a day keeps.
+    offsets = frozenset(
+        own[row.link.taken].place[2]
+        for row in rows
+        if row.link.taken in own
+        and row.link.by.place[:2] == here
+        and row.link.by.place[2] < own[row.link.taken].place[2]
+    )
     return Correcting(rows=found, offsets=offsets, windows=sorted(windows))
-
-
-def without_taken(decision: Decision, offsets: frozenset[int]) -> Decision:
-    """The decision with nothing measured of the events at these offsets."""
-    usage = decision.usage
-    if usage is None or not offsets:
-        return decision
-    rows = frozenset(row for row, offset in enumerate(usage.offsets) if offset in offsets)
-    seen = [without(one, rows) for one in usage.seen]
-    return msgspec.structs.replace(decision, usage=msgspec.structs.replace(usage, seen=seen))
 
 
 def take_in_corrections(
@@ -99,7 +96,8 @@ def take_in_corrections(
     """
     found = find_taken(decision, store.read)
     store.write_corrections(columns.events_table(decision), columns.corrections_table(found.rows))
-    partition.take_in(without_taken(decision, found.offsets), load_days)
+    partition.take_in(decision, load_days, found.offsets)
+    store.write_overflows(partition.take_overflows(partition.place))
     recounting = Recounting(
         store.read,
         versions,

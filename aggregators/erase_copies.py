@@ -14,7 +14,7 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from aggregators import arrays, store
-from aggregators.erase_rows import ROLLUP_KEY, SUBJECT_TABLES
+from aggregators.erase_rows import STATE_KEYS, SUBJECT_TABLES
 from metering import catalog_store
 from schemas.catalog import from_document
 from schemas.erasure import PSEUDONYM_PREFIX, Erasures, Receipts
@@ -85,18 +85,20 @@ def copy_members(
 
 
 def copy_rollups(client: Client, pseudonyms: Mapping[str, str]) -> None:
-    """Write the states of these subjects under their pseudonyms; nothing else of them changes.
+    """Write the states of these subjects, and which values their days keep, under their pseudonyms.
 
     What stands under a pseudonym already is as new or newer: only a worker that was cut off writes the old name again.
     """
-    client.command(
-        "INSERT INTO rollups SELECT * FROM (SELECT * REPLACE("  # noqa: S608 - constants
-        "transform(subject, {names:Array(String)}, {pseudonyms:Array(String)}, subject) AS subject) "
-        "FROM (SELECT * FROM rollups FINAL WHERE subject IN {names:Array(String)})) "
-        f"WHERE ({ROLLUP_KEY}) NOT IN (SELECT {ROLLUP_KEY} FROM rollups WHERE subject IN {{pseudonyms:Array(String)}})",
-        {"names": list(pseudonyms), "pseudonyms": list(pseudonyms.values())},
-        settings=_ONCE_MORE,
-    )
+    for table, key in STATE_KEYS.items():
+        client.command(
+            f"INSERT INTO {table} SELECT * FROM (SELECT * REPLACE("  # noqa: S608 - constants
+            "transform(subject, {names:Array(String)}, {pseudonyms:Array(String)}, subject) AS subject) "
+            f"FROM (SELECT * FROM {table} FINAL WHERE subject IN {{names:Array(String)}})) "
+            f"WHERE (subject, {key}) NOT IN (SELECT subject, {key} FROM {table} "
+            "WHERE subject IN {pseudonyms:Array(String)})",
+            {"names": list(pseudonyms), "pseudonyms": list(pseudonyms.values())},
+            settings=_ONCE_MORE,
+        )
 
 
 def rewrite_catalog(client: Client, version: int, text: str) -> None:

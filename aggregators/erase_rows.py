@@ -11,19 +11,23 @@ from metering.clock import Clock
 from schemas.erasure import ERASED
 
 CHUNK_SUBJECTS: Final = 100
-SUBJECT_TABLES: Final = ("events", "corrections", "members", "rollups", "subjects")
+SUBJECT_TABLES: Final = ("events", "corrections", "group_overflows", "members", "rollups", "subjects")
 """Tables with a column `subject`."""
 
 _WAIT: Final = {"mutations_sync": 2}
 """A statement ends when the rows are rewritten, not when that is planned."""
 
 _STATE: Final = "window_start, dimensions, meter_version, epoch, partition, position_first"
-ROLLUP_KEY: Final = f"subject, meter, {_STATE}"
+STATE_KEYS: Final = {
+    "rollups": f"meter, {_STATE}",
+    "group_overflows": "meter, day, meter_version, epoch, partition, position_first, dimension",
+}
+"""The sorting keys of tables whose rows keep everything but their subject, without it."""
 _COPIES: Final = {
     "events": "epoch, partition, offset, digest",
     "corrections": "epoch, partition, offset",
     "members": f"meter, {_STATE}, position, since",
-    "rollups": f"meter, {_STATE}",
+    **STATE_KEYS,
 }
 """What a row and its copy have in common, beside the name that stands for the subject."""
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from aggregators import columns
 from aggregators.decide import Decision
 from aggregators.fold import DayKey
+from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition
 
 STEPS: Final = ("events", "members", "rollups", "dead_letters_topic", "dead_letters", "positions")
@@ -45,7 +46,7 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
     """Take everything pending from the partitions; None when nothing is."""
     decisions: list[Decision] = []
     days: set[DayKey] = set()
-    tables: dict[str, list[pa.Table]] = {step: [] for step in STEPS}
+    tables: dict[str, list[pa.Table]] = {step: [] for step in (*STEPS, OVERFLOWS)}
     for partition in partitions:
         decision = partition.take_pending()
         if decision is None:
@@ -53,6 +54,7 @@ def build_flush(partitions: Sequence[Partition], generation: int, catalog_versio
         days |= partition.fold.dirty_days
         states, members = partition.fold.take_dirty()
         tables["events"].append(columns.events_table(decision))
+        tables[OVERFLOWS].append(partition.take_overflows((decision.epoch, decision.partition)))
         tables["members"].append(columns.members_table(decision.epoch, decision.partition, members, partition.series))
         tables["rollups"].append(columns.rollups_table(decision.epoch, decision.partition, states, partition.series))
         tables["dead_letters"].append(columns.dead_letters_table(decision, catalog_version))
@@ -100,7 +102,9 @@ def write_flush(
             )
             insert(step, ledger)
         else:
-            tables = [table for table in flush.tables[step] if table.num_rows]
-            if tables:
-                insert(step, pa.concat_tables(tables))
+            # Which values a day keeps must be known wherever a state has gone by it, so it is written before any.
+            for name in (OVERFLOWS, step) if step == "members" else (step,):
+                tables = [table for table in flush.tables[name] if table.num_rows]
+                if tables:
+                    insert(name, pa.concat_tables(tables))
         reached(step)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
+from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion, taken_values
 from schemas.meter_columns import Seen, seen_alone
 from schemas.quantity import EXACT, ZERO, add_all
 from schemas.rollup import DIGEST_MODULUS
@@ -43,6 +43,7 @@ class Series:
         "folds_members",
         "folds_moments",
         "folds_values",
+        "group_values_max",
         "name",
         "number",
         "position_first",
@@ -56,6 +57,7 @@ class Series:
         self.number = version.version
         self.position_first = position_first
         self.dimension_names = list(version.meter.group_by)
+        self.group_values_max = taken_values(version.meter)
         self.folds_members = aggregation is Aggregation.UNIQUE_COUNT
         self.folds_moments = aggregation is Aggregation.TIME_WEIGHTED
         self.folds_values = not self.folds_members and aggregation is not Aggregation.COUNT
@@ -98,7 +100,14 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     def after(self, position: int) -> Group:
         """Those with a greater offset."""
         offsets = self.events.offsets
-        kept = [at for at, row in enumerate(self.rows) if offsets[row] > position]
+        return self._taken([at for at, row in enumerate(self.rows) if offsets[row] > position])
+
+    def without(self, gone: frozenset[int]) -> Group:
+        """Those with other offsets than these."""
+        offsets = self.events.offsets
+        return self._taken([at for at, row in enumerate(self.rows) if offsets[row] not in gone])
+
+    def _taken(self, kept: Sequence[int]) -> Group:
         rows, places = [self.rows[at] for at in kept], [self.places[at] for at in kept]
         return Group(self.day, self.window_s, self.dimensions, rows, places, self.events)
 
@@ -155,6 +164,10 @@ class Fold:
         """Whether the states of this day are in memory, all of them."""
         return day in self._days
 
+    def states_of(self, day: DayKey) -> dict[StateKey, State]:
+        """The states of a day that is in memory."""
+        return self._days[day]
+
     def put_day(self, day: DayKey, states: dict[StateKey, State]) -> None:
         """Take in what ClickHouse knows of a day (nothing, for a new one); must come before its first event."""
         self._days[day] = states
@@ -199,6 +212,17 @@ class Fold:
             if not state.is_dirty:
                 state.is_dirty = True
                 dirty.append((group.day, key, state))
+
+    def begin(self, series: Series, group: Group) -> None:
+        """Have a state for the key of a group of which no event counts."""
+        states = self._days[group.day]
+        key = (series.name, series.number, group.window_s, group.dimensions)
+        if key not in states:
+            state = states[key] = State()
+            self._keys_count += 1
+            state.position = group.events.offsets[group.rows[-1]]
+            state.is_dirty = True
+            self._dirty.setdefault(key[:2], []).append((group.day, key, state))
 
     def replace(self, day: DayKey, key: StateKey, state: State) -> None:
         """Put another state in the place of a key's; its day must be in memory."""

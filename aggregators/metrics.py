@@ -17,6 +17,14 @@ EVENTS_REJECTED: Final = Counter(
     "metering_worker_events_rejected_total", "Records sent to the dead letters, by reason", ["reason"]
 )
 
+# Dimensions of a subject's day that had more values than the meter takes, by meter. Worry at any growth: what came
+# later is counted and billed under `other`. The view usage_other says whose it is.
+GROUP_OVERFLOWS: Final = Counter(
+    "metering_worker_group_overflows_total",
+    "Dimensions of a subject's day that had more values than their meter takes",
+    ["meter"],
+)
+
 # Offsets without a record. Worry at once: the log has holes, or a producer uses transactions.
 OFFSETS_ABSENT: Final = Counter("metering_worker_offsets_absent_total", "Offsets at which Kafka holds no record")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import pyarrow as pa
 
 from aggregators.catalog_starts import Start
 from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
-from aggregators.fold import DayKey, Fold, Series, State, StateKey
+from aggregators.fold import DayKey, Fold, Group, Series, State, StateKey
+from aggregators.group_limit import GroupLimits
 from aggregators.recompute import Recomputed
 from aggregators.store import LedgerEnd
 from aggregators.usage import groups, usage_of
@@ -22,11 +24,18 @@ LoadDays = Callable[[Sequence[DayKey], Mapping[tuple[str, int], int]], dict[DayK
 class Partition:
     """Folds the decisions of one partition, in offset order."""
 
-    def __init__(self, end: LedgerEnd, known_days: KeyFilter, place: tuple[str, int] = ("", 0)) -> None:
-        """`place` is (epoch, partition)."""
+    def __init__(
+        self,
+        end: LedgerEnd,
+        known_days: KeyFilter,
+        place: tuple[str, int] = ("", 0),
+        position_ends: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
+        """`place` is (epoch, partition), `position_ends` where the series end that do not go on."""
         self.place = place
         self.next_offset = end.next_offset
         self.fold = Fold()
+        self.limits = GroupLimits(position_ends or {})
         self.pending: list[Decision] = []
         self.recomputed: list[Recomputed] = []
         self._starts = dict(end.starts)
@@ -58,17 +67,36 @@ class Partition:
             self._series[one.meter.name, one.version] = series
             self._series_of[id(one)] = series
 
-    def take_in(self, decision: Decision, load_days: LoadDays) -> None:
-        """Fold a decision and keep the rest of it for the next flush."""
+    def take_in(self, decision: Decision, load_days: LoadDays, never_counted: frozenset[int] = frozenset()) -> None:
+        """Fold a decision and keep the rest of it for the next flush.
+
+        `never_counted` are the offsets of accepted events that were taken out before they came: their values are seen,
+        which a rebuild could not undo, and they are in no state.
+        """
         usage = decision.usage
         if usage is None:
             usage = usage_of(decision.accepted)
         grouped = list(groups(usage))
         self._ensure_days(list(dict.fromkeys(one.day for _, found in grouped for one in found)), load_days)
         for seen, found in grouped:
-            self.fold.add_groups(self._series_of[id(seen.version)], found, seen)
+            series = self._series_of[id(seen.version)]
+            counted = self.limits.within(series, found, self.fold)
+            if never_counted:
+                counted = self._begin_uncounted(series, counted, never_counted)
+            self.fold.add_groups(series, counted, seen)
         self.pending.append(msgspec.structs.replace(decision, usage=None))
         self.next_offset = decision.last + 1
+
+    def _begin_uncounted(self, series: Series, groups: Sequence[Group], never_counted: frozenset[int]) -> list[Group]:
+        """The groups without what does not count; a key that is left with nothing gets its state all the same."""
+        counted: list[Group] = []
+        for group in groups:
+            rest = group.without(never_counted)
+            if rest.rows:
+                counted.append(rest)
+            else:
+                self.fold.begin(series, group)
+        return counted
 
     def correct(self, recomputed: Sequence[Recomputed], load_days: LoadDays) -> None:
         """Take in states that were counted again: own ones replace those in memory, the others wait for the flush."""
@@ -93,6 +121,10 @@ class Partition:
         """What was counted again since the last call."""
         recomputed, self.recomputed = self.recomputed, []
         return recomputed
+
+    def take_overflows(self, place: tuple[str, int]) -> pa.Table:
+        """Rows of `group_overflows`: the days that became full since the last call; `place` is (epoch, partition)."""
+        return self.limits.take_new(place, self.fold, self._series)
 
     def take_pending(self) -> Decision | None:
         """What was folded since the last call, as one decision."""

@@ -17,16 +17,16 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from aggregators import columns, store
-from aggregators.decide import Accepted, Decision
+from aggregators.accepted import AcceptedEvents
+from aggregators.decide import Decision
+from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition, known_days_filter
 from aggregators.rebuild_corrections import RebuildCorrections
 from aggregators.store import LedgerEnd
+from aggregators.stored_usage import StoredReader, chosen
+from aggregators.usage import Usage
 from metering import erasure_store
-from schemas.admission import Admission
 from schemas.catalog import AppliedCatalog
-from schemas.errors import EventRejectedError
-from schemas.meter import Measurement, MeterVersion
-from schemas.usage_event import UsageEvent, decode_event
 
 OFFSETS_AT_A_TIME: Final = 100_000
 ATTEMPTS_MAX: Final = 5
@@ -42,7 +42,11 @@ ORDER BY offset
 """
 _FILL_COLUMNS: Final = ("meter", "meter_version", "epoch", "partition", "until")
 _KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
-_KEYS: Final = {"rollups": _KEY, "members": f"{_KEY}, member, since"}
+_KEYS: Final = {
+    "rollups": _KEY,
+    "members": f"{_KEY}, member, since",
+    OVERFLOWS: "meter, subject, day, meter_version, epoch, partition, position_first, dimension",
+}
 _WITHIN: Final = (
     "meter IN {meters:Array(String)} AND arrayExists(one -> one.1 = epoch AND one.2 = partition AND position < one.3, "
     "{ends:Array(Tuple(String, UInt32, UInt64))})"
@@ -149,7 +153,7 @@ class Rebuild:
                 for offsets in self._fold(part, corrections, scratch):
                     done += offsets
                     progress(min(done, total), total)
-            return [self._settle(table, scratch, parts, write=write) for table in ("members", "rollups")]
+            return [self._settle(table, scratch, parts, write=write) for table in (OVERFLOWS, "members", "rollups")]
 
     def _parts(self) -> list[Folded]:
         epochs = [row[0] for row in self._live.query("SELECT DISTINCT epoch FROM positions ORDER BY epoch").result_rows]
@@ -163,25 +167,27 @@ class Rebuild:
         """Fold one partition into the scratch tables; yields how many offsets each step went through."""
         live = Partition(part.end, known_days_filter([]))
         live.begin_catalog(self._catalog.version, self._versions)
-        fill = Partition(LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]))
-        fill.begin_catalog(self._catalog.version, self._versions)
-        reader = _Reader(self._versions)
         first_of = {one: series.position_first for one, series in live.series.items()}
+        fill = Partition(
+            LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]), position_ends=first_of
+        )
+        fill.begin_catalog(self._catalog.version, self._versions)
+        reader = StoredReader(self._versions)
         never_counted = corrections.never_counted(part.place)
         for first in range(0, part.end.next_offset, OFFSETS_AT_A_TIME):
             last = min(first + OFFSETS_AT_A_TIME, part.end.next_offset) - 1
-            accepted = [one for one in self._accepted(part, first, last, reader) if one.offset not in never_counted]
+            usage = self._usage(part, first, last, reader)
             for partition, is_live in ((live, True), (fill, False)):
-                chosen = [_choose(one, first_of, is_live=is_live) for one in accepted]
-                self._take_in(part, partition, [one for one in chosen if one.measured], last, scratch)
+                self._take_in(part, partition, chosen(usage, first_of, is_live=is_live), never_counted, scratch)
             yield last - first + 1
-        recomputed = corrections.recomputed(part.place, lambda event: reader.read(event)[0])
+        recomputed = corrections.recomputed(part.place, reader.read, scratch)
         while some := list(islice(recomputed, KEYS_AT_A_TIME)):
             for tables in columns.recomputed_tables(some):
                 store.insert(scratch, "members", tables.members)
                 store.insert(scratch, "rollups", tables.rollups)
 
-    def _accepted(self, part: Folded, first: int, last: int, reader: _Reader) -> Iterator[Accepted]:
+    def _usage(self, part: Folded, first: int, last: int, reader: StoredReader) -> Usage:
+        """What the meters see of the events between two offsets, both included."""
         parameters = {
             "epoch": part.epoch,
             "partition": part.partition,
@@ -189,36 +195,37 @@ class Rebuild:
             "last": last,
             "types": sorted({one.meter.event_type for one in self._versions}),
         }
-        rows = self._live.query(_EVENTS, parameters, column_formats={"raw": "bytes"}).result_rows
-        self._events_read += len(rows)
-        for offset, digest, raw in rows:
-            event = decode_event(raw)
-            measured, unreadable = reader.read(event)
-            self._unreadable += unreadable
-            yield Accepted(event, offset, 0, int(digest), raw, is_stored=True, measured=measured)
+        found = self._live.query(_EVENTS, parameters, column_formats={"raw": "bytes"}).result_columns
+        offsets, digests, raws = found or ((), (), ())
+        self._events_read += len(offsets)
+        usage, unreadable = reader.usage(offsets, digests, raws)
+        self._unreadable += unreadable
+        return usage
 
     def _take_in(
-        self, part: Folded, partition: Partition, accepted: list[Accepted], last: int, scratch: Client
+        self, part: Folded, partition: Partition, usage: Usage, never: frozenset[int], scratch: Client
     ) -> None:
-        if not accepted:
+        if not usage.seen:
             return
         decision = Decision(
             epoch=part.epoch,
             topic="",
             partition=part.partition,
-            first=accepted[0].offset,
-            last=last,
+            first=usage.offsets[0],
+            last=usage.offsets[-1],
             logged_at_last_ms=0,
-            accepted=accepted,
+            accepted=AcceptedEvents(()),
             duplicate=0,
             rejected=[],
             absent=0,
+            usage=usage,
         )
         partition.take_in(
-            decision, lambda days, series: store.states(scratch, part.epoch, part.partition, days, series)
+            decision, lambda days, series: store.states(scratch, part.epoch, part.partition, days, series), never
         )
         partition.take_pending()
         states, members = partition.fold.take_dirty()
+        store.insert(scratch, OVERFLOWS, partition.take_overflows(part.place))
         store.insert(scratch, "members", columns.members_table(part.epoch, part.partition, members, partition.series))
         store.insert(scratch, "rollups", columns.rollups_table(part.epoch, part.partition, states, partition.series))
         if partition.fold.keys_count > STATE_KEYS_MAX:
@@ -274,37 +281,6 @@ class Rebuild:
                 client.close()
         finally:
             self._live.command("DROP DATABASE {name:Identifier}", {"name": name})
-
-
-class _Reader:
-    """Measures stored events for some meter versions, each by itself: the events were accepted long ago."""
-
-    def __init__(self, versions: Sequence[MeterVersion]) -> None:
-        self._admissions = [Admission((one,), ()) for one in versions]
-        self._types = [one.meter.event_type for one in versions]
-
-    def read(self, event: UsageEvent) -> tuple[list[tuple[MeterVersion, Measurement]], int]:
-        """(what each version sees, how many versions cannot read the event)."""
-        measured: list[tuple[MeterVersion, Measurement]] = []
-        unreadable = 0
-        for event_type, admission in zip(self._types, self._admissions, strict=True):
-            if event_type != event.type:
-                continue
-            try:
-                measured += admission.measurements(event)
-            except EventRejectedError:
-                unreadable += 1
-        return measured, unreadable
-
-
-def _choose(one: Accepted, first_of: dict[tuple[str, int], int], *, is_live: bool) -> Accepted:
-    """The event with the measurements of the live series (or of the fill, which covers the offsets before)."""
-    measured = [
-        (version, measurement)
-        for version, measurement in one.measured
-        if (one.offset >= first_of[version.meter.name, version.version]) == is_live
-    ]
-    return msgspec.structs.replace(one, measured=measured)
 
 
 def _count(client: Client, query: str, parameters: dict[str, object]) -> int:

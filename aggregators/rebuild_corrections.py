@@ -50,9 +50,15 @@ class RebuildCorrections:
             if one.event[:2] == place and one.by[:2] == place and one.by[2] < one.event[2]
         )
 
-    def recomputed(self, place: tuple[str, int], measure: Measure) -> Iterator[Recomputed]:
-        """The rows of a partition's keys that corrections touched."""
-        recounting = Recounting(self._ask, self._versions, measure=measure, is_past=self._is_past)
+    def recomputed(self, place: tuple[str, int], measure: Measure, folded: Client) -> Iterator[Recomputed]:
+        """The rows of a partition's keys that corrections touched; `folded` knows which values the days keep."""
+        recounting = Recounting(
+            self._ask,
+            self._versions,
+            measure=measure,
+            is_past=self._is_past,
+            overflows=lambda _what, call: call(folded),
+        )
         windows = sorted({one.window for one in self._taken if one.event[:2] == place})
         return (one for one in recounting.recount(windows) if one.place == place)
 

@@ -14,6 +14,7 @@ import msgspec
 from aggregators.dedupe import Identity
 from aggregators.facts import Place
 from aggregators.fold import DayKey, Fold, MemberRow, Moment, Series, State, StateKey
+from schemas.group_overflow import NO_OVERFLOWS, Overflows
 from schemas.meter import Measurement, MeterVersion
 from schemas.usage_event import UsageEvent
 
@@ -55,7 +56,9 @@ class _Seen(NamedTuple):
     measurement: Measurement
 
 
-def recompute(events: Iterable[WindowEvent], measure: Measure, first_of: FirstOf) -> list[Recomputed]:
+def recompute(
+    events: Iterable[WindowEvent], measure: Measure, first_of: FirstOf, overflows: Overflows = NO_OVERFLOWS
+) -> list[Recomputed]:
     """The rows of every key that something was taken out of. `events` are all events of some windows, in any order.
 
     A key may have two series on a partition: what the worker folded, and what was filled in from before that.
@@ -67,7 +70,11 @@ def recompute(events: Iterable[WindowEvent], measure: Measure, first_of: FirstOf
         for version, measurement in measure(one.event):
             first = first_of(one.epoch, one.partition, version)
             begin = first if one.offset >= first else 0
-            key = (version.meter.name, version.version, moment.window_s, measurement.dimensions)
+            place = (one.epoch, one.partition, one.offset)
+            dimensions = overflows.dimensions(version, one.event, place, measurement.dimensions)
+            if dimensions is not measurement.dimensions:
+                measurement = msgspec.structs.replace(measurement, dimensions=dimensions)  # noqa: PLW2901 - the same event
+            key = (version.meter.name, version.version, moment.window_s, dimensions)
             held = keys.get((one.epoch, one.partition, begin, day, key))
             if held is None:
                 held = keys[one.epoch, one.partition, begin, day, key] = (Series(version, begin), [])

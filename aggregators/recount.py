@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from clickhouse_connect.driver.client import Client
@@ -11,6 +12,8 @@ from aggregators import correction_store, store
 from aggregators.correction_store import RowKey, Window
 from aggregators.facts import Place
 from aggregators.recompute import Measure, Recomputed, WindowEvent, recompute
+from metering import group_overflows
+from schemas.group_overflow import Overflows
 from schemas.meter import MeterVersion
 from schemas.usage_event import decode_event
 
@@ -37,14 +40,19 @@ class Recounting:
         measure: Measure,
         is_past: Callable[[Place], bool],
         first_of: Callable[[str, int, MeterVersion], int | None] = lambda _epoch, _partition, _version: None,
+        overflows: Read | None = None,
     ) -> None:
-        """`is_past` says what is within reach; `first_of` where live folding began, None where the ledger says it."""
+        """`is_past` says what is within reach; `first_of` where live folding began, None where the ledger says it.
+
+        `overflows` reads which values days keep, where they are kept elsewhere than what `read` asks.
+        """
         self._read = read
         self._measure = measure
         self._is_past = is_past
         self._types = sorted({one.meter.event_type for one in versions})
         self._meters = sorted({one.meter.name for one in versions})
         self._first_of = first_of
+        self._read_overflows = overflows or read
         self._ledgers: dict[str, dict[int, store.LedgerEnd]] = {}
 
     def recount(self, windows: Sequence[Window]) -> Iterator[Recomputed]:
@@ -53,7 +61,7 @@ class Recounting:
             return
         for start in range(0, len(windows), WINDOWS_AT_A_TIME):
             chunk = windows[start : start + WINDOWS_AT_A_TIME]
-            yield from recompute(self._events(chunk), self._measure, self._live_from)
+            yield from recompute(self._events(chunk), self._measure, self._live_from, self._overflows(chunk))
 
     def written(self, windows: Sequence[Window]) -> set[RowKey]:
         """Which rollups of the windows are written."""
@@ -64,6 +72,14 @@ class Recounting:
                 _of(correction_store.window_rows, windows[start:][:WINDOWS_AT_A_TIME], self._meters),
             )
         return found
+
+    def _overflows(self, windows: Sequence[Window]) -> Overflows:
+        starts = [datetime.fromtimestamp(start_s, UTC) for _, start_s in windows]
+        subjects = sorted({subject for subject, _ in windows})
+        return self._read_overflows(
+            "overflows of windows",
+            lambda client: group_overflows.read(client, self._meters, min(starts), max(starts), subjects),
+        )
 
     def _events(self, windows: Sequence[Window]) -> list[WindowEvent]:
         outs = self._read("corrections of windows", _of(correction_store.window_outs, windows, self._types))

@@ -15,12 +15,13 @@ import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from aggregators import catalog_starts, correction_store, store
+from aggregators import catalog_starts, correction_store, overflow_alert, store
 from aggregators.catalog_starts import Start
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing
 from aggregators.flush import DeadLetterSink, Flush, write_flush
 from aggregators.fold import DayKey, State, StateKey
+from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.metrics import CLICKHOUSE_RETRIES
 from aggregators.partition import known_days_filter
 from aggregators.store import LedgerEnd
@@ -188,6 +189,10 @@ class WorkerStore:
             self._insert(table, rows)
             self._reached(step)
 
+    def write_overflows(self, rows: pa.Table) -> None:
+        """Make known which values days keep, ahead of the flush that follows."""
+        self._insert(OVERFLOWS, rows)
+
     def write(self, flush: Flush) -> None:
         """Make a flush durable, however long that takes. Raises StoppedError when told to stop before it is."""
         write_flush(
@@ -202,6 +207,8 @@ class WorkerStore:
 
     def _insert(self, table: str, rows: pa.Table) -> None:
         self.read(table, lambda client: store.insert(client, table, rows))
+        if table == OVERFLOWS:
+            overflow_alert.tell(rows)
 
     def read(self, what: str, call: Callable[[Client], _Result]) -> _Result:
         """Ask ClickHouse, for as long as it takes; `what` is for the log."""

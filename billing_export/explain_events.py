@@ -15,7 +15,7 @@ from clickhouse_connect.driver.client import Client
 
 from billing_export.explain_records import EventPage, EventShown
 from metering.usage.question import Question, check_question
-from metering.usage.reading import rows_of
+from metering.usage.reading import overflows_of, rows_of
 from metering.usage.statements import events_statement
 from metering.usage.tally import Group, LoggedEvent, Measured, Measurer, Tally, row_of
 from schemas.catalog import AppliedCatalog
@@ -103,9 +103,9 @@ class Tallied:
 
 def _counted(client: Client, question: Question, asked: tuple[str, ...]) -> Iterator[tuple[LoggedEvent, Measured]]:
     """The events that count, in time order."""
-    measurer = Measurer(question)
     if not question.spans:
         return
+    measurer = Measurer(question, overflows_of(client, question))
     for who, epoch, partition, offset, digest, raw in rows_of(
         client, events_statement(question, everything=True, in_order=True)
     ):

@@ -19,6 +19,7 @@ from metering.usage.question import changes_balance
 from metering.usage.windows import from_us, plan_windows, to_us
 from schemas.catalog import AppliedCatalog
 from schemas.errors import EventRejectedError
+from schemas.group_overflow import NO_OVERFLOWS, Overflows
 from schemas.meter import Aggregation, EventReader, Measurement, Meter, MeterVersion, TimeUnit, measure, paths_of
 from schemas.quantity import EXACT, ZERO, add
 from schemas.rollup import DIGEST_MODULUS, average, time_weighted
@@ -148,8 +149,9 @@ class _OfCatalog:
             for event_type, versions in self.versions.items()
         }
 
-    def measured(self, event: UsageEvent) -> Iterator[tuple[tuple[str, str], Meter, Measurement]]:
+    def measured(self, one: Recounted, overflows: Overflows) -> Iterator[tuple[tuple[str, str], Meter, Measurement]]:
         """(customer and meter, the meter, its measurement); a value that cannot be read counts for nobody."""
+        event, place = one.event, (one.epoch, one.partition, one.offset)
         versions = self.versions.get(event.type)
         customer = self.catalog.customer_of(event.subject)
         if versions is None or customer is None:
@@ -164,6 +166,9 @@ class _OfCatalog:
             except EventRejectedError:
                 continue
             if measured is not None:
+                dimensions = overflows.dimensions(version, event, place, measured.dimensions)
+                if dimensions is not measured.dimensions:
+                    measured = msgspec.structs.replace(measured, dimensions=dimensions)
                 yield whose, version.meter, measured
 
 
@@ -171,6 +176,8 @@ class Recount:
     """Answers questions from events. `add` events in any order, each once, then ask: the `UsageReader` of verify."""
 
     def __init__(self, load: Callable[[int], AppliedCatalog], asked: Mapping[Reading, Sequence[str]]) -> None:
+        self.overflows = NO_OVERFLOWS
+        """Which values are counted under `other`; to be set before the first event."""
         of_version: dict[int, dict[Reading, Sequence[str]]] = {}
         for reading, customers in asked.items():
             of_version.setdefault(reading.catalog_version, {})[reading] = customers
@@ -185,6 +192,11 @@ class Recount:
         return tuple(sorted({name for one in self._catalogs.values() for name in one.versions}))
 
     @property
+    def meters(self) -> tuple[str, ...]:
+        """The meters that any of the questions is about."""
+        return tuple(sorted({one.meter for one in self._asked}))
+
+    @property
     def span(self) -> tuple[datetime, datetime] | None:
         """The time that is asked about, all of the past where a balance is; None when nothing is asked."""
         if not self._asked:
@@ -195,7 +207,7 @@ class Recount:
     def add(self, one: Recounted) -> None:
         """Count an event wherever it belongs."""
         for of_catalog in self._catalogs.values():
-            for whose, meter, measured in of_catalog.measured(one.event):
+            for whose, meter, measured in of_catalog.measured(one, self.overflows):
                 answers = of_catalog.answers.get(whose)
                 if answers is None:
                     answers = of_catalog.answers[whose] = [self._begin(each) for each in of_catalog.asked[whose]]

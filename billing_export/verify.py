@@ -25,7 +25,7 @@ from billing_export.parallel import in_order, workers_for
 from billing_export.readings import by_customers
 from billing_export.recount import Recount, Recounted
 from billing_export.run import Run
-from metering import erasure_store
+from metering import erasure_store, group_overflows
 from metering.erasure_store import Erasure
 from schemas.errors import EventRejectedError, VerificationError
 from schemas.line_item import LineItem, decode_line_item, encode_line_item
@@ -124,6 +124,8 @@ def verify_run(
     assembly = Assembly(client, run, Catalogs(client))
     asked = by_customers(question for part in assembly.parts() for work in part for question in work.questions())
     recount = Recount(assembly.catalogs.load, asked)
+    if recount.span is not None:
+        recount.overflows = group_overflows.read(client, recount.meters, *recount.span)
     events_count = _count_events(client, run, recount, log, found, on_event=on_event)
     expected = assemble(assembly, recount)
     lines_count = _compare_lines(client, run, expected, found)

@@ -21,6 +21,12 @@ from schemas.quantity import ZERO, QuantityError, parse_quantity, parse_token
 WINDOW_S: Final = 900
 """Length of a rollup window: every IANA zone's day starts on a multiple of 15 minutes."""
 
+OTHER: Final = "other"
+"""Stands for the values of a dimension that are more than a meter takes."""
+GROUP_VALUES_MAX: Final = 1_000
+"""How many values of a dimension a meter takes unless it says another number."""
+GROUP_VALUES_MOST: Final = 100_000
+
 FieldPath = Annotated[
     str,
     Meta(
@@ -76,6 +82,7 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `value` is required except for `count`. `group_by` names dimensions: name → path.
     An event counts for the version that is in force at the event's own time: from `effective_from` (inclusive, on
     a window's start; absent means always) until the next version's.
+    `group_values_max` is how many values of a dimension one day of one subject tells apart: see `taken_values`.
     """
 
     name: Name
@@ -86,6 +93,7 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str = ""
     filters: tuple[Filter, ...] = ()
     group_by: dict[Name, FieldPath] = {}
+    group_values_max: Annotated[int, Meta(ge=1, le=GROUP_VALUES_MOST)] = GROUP_VALUES_MAX
     time_unit: TimeUnit = TimeUnit.HOUR
     effective_from: datetime | None = None
 
@@ -105,6 +113,16 @@ class MeterVersion(msgspec.Struct, frozen=True, kw_only=True):
     introduced_in: int
     start: datetime | None
     end: datetime | None
+
+
+def taken_values(meter: Meter) -> int | None:
+    """How many values of each dimension are told apart on one UTC day of one subject; None where nothing limits it.
+
+    A balance must find the value again that it was begun under, so `time_weighted` meters have no limit.
+    """
+    if not meter.group_by or meter.aggregation is Aggregation.TIME_WEIGHTED:
+        return None
+    return meter.group_values_max
 
 
 _PRESENT: Final = ""

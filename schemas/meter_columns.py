@@ -61,10 +61,11 @@ def joined(parts: Sequence[Seen]) -> Seen:
 
 def without(seen: Seen, rows: Container[int]) -> Seen:
     """The same without some rows."""
-    return _taken(seen, [at for at, row in enumerate(seen.rows) if row not in rows])
+    return taken(seen, [at for at, row in enumerate(seen.rows) if row not in rows])
 
 
-def _taken(seen: Seen, places: Sequence[int]) -> Seen:
+def taken(seen: Seen, places: Sequence[int]) -> Seen:
+    """The same of the events at these places alone, which ascend."""
     return Seen(
         seen.version,
         [seen.rows[at] for at in places],
@@ -141,7 +142,7 @@ class ColumnReader:
         if is_chosen is None:
             return Seen(version, rows, dimensions, values, members)
         chosen = [at for at, each in enumerate(is_chosen) if each]
-        return _taken(Seen(version, rows, dimensions, values, members), chosen)
+        return taken(Seen(version, rows, dimensions, values, members), chosen)
 
 
 class _Fields:

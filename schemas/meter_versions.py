@@ -6,14 +6,22 @@ from collections.abc import Sequence
 
 import msgspec
 
-from schemas.meter import Meter, MeterVersion
+from schemas.meter import Meter, MeterVersion, taken_values
 from schemas.problem import Problem
 
 
 def measures(meter: Meter) -> tuple[object, ...]:
     """What decides a meter's numbers: when this changes, the meter has a new version."""
     dimensions = tuple(sorted(meter.group_by.items()))
-    return (meter.event_type, meter.aggregation, meter.value, meter.filters, dimensions, meter.time_unit)
+    return (
+        meter.event_type,
+        meter.aggregation,
+        meter.value,
+        meter.filters,
+        dimensions,
+        meter.time_unit,
+        taken_values(meter),
+    )
 
 
 def next_meter_versions(

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.client import Client
 from metering.usage.bounds import ROWS_MAX, RowsBound
 from metering.usage.counts import Counts
 from metering.usage.question import Question, check_question
-from metering.usage.reading import check_stored, rows_of
+from metering.usage.reading import check_stored, overflows_of, rows_of
 from metering.usage.recount import count_everything, stream_events
 from metering.usage.statements import (
     any_gone_statement,
@@ -124,7 +124,7 @@ def _count_events(client: Client, question: Question, counts: Counts, open_keys:
     """Count what the rollups left: split rollup windows whole, and the keys that have gone on beyond the cut."""
     split = frozenset(question.plan.split_quarters_s)
     recounted = frozenset(question.recounted)
-    measurer = Measurer(question)
+    measurer = Measurer(question, overflows_of(client, question))
     tallies: dict[Group, Tally] = {}
     fresh: dict[Group, Tally] = {}
     for logged in stream_events(client, question, everything=False):

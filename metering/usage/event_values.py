@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 from metering.usage.answer import count
 from metering.usage.bounds import RowsBound
 from metering.usage.question import NAMES_BYTES_MAX, Question, check_question, name_bytes
-from metering.usage.reading import check_stored, rows_of
+from metering.usage.reading import check_stored, overflows_of, rows_of
 from metering.usage.statements import events_statement
 from metering.usage.tally import Measurer
 from metering.usage.windows import plan_windows
@@ -102,11 +102,11 @@ def opening_balances(client: Client, catalog: AppliedCatalog, query: EventValues
 
 
 def _values(client: Client, question: Question) -> Iterator[EventValue]:
-    measurer = Measurer(question)
+    measurer = Measurer(question, overflows_of(client, question))
     rows = rows_of(client, events_statement(question, everything=True, in_order=True))
     while block := list(islice(rows, EVENTS_AT_A_TIME)):
         events = _decoded([raw.encode() for *_, raw in block])
-        seen = measurer.values(events)
+        seen = measurer.values(events, [row[1:4] for row in block])
         for row, (who, _, _, _, digest, _) in enumerate(block):
             found = seen.get(row)
             if found is not None:

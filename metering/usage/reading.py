@@ -7,9 +7,13 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from metering import group_overflows
 from metering.usage.question import Question
 from metering.usage.statements import Statement
+from metering.usage.windows import from_us
 from schemas.errors import InvariantViolationError
+from schemas.group_overflow import NO_OVERFLOWS, Overflows
+from schemas.meter import taken_values
 from schemas.usage_query import By
 
 
@@ -18,6 +22,15 @@ def rows_of(client: Client, statement: Statement) -> Iterator[tuple[Any, ...]]:
     with client.query_row_block_stream(statement.sql, parameters=statement.parameters) as blocks:
         for block in blocks:
             yield from block
+
+
+def overflows_of(client: Client, question: Question) -> Overflows:
+    """Which values are counted under `other` in what is asked about; nothing is read where no version has a limit."""
+    if all(taken_values(span.version.meter) is None for span in question.spans):
+        return NO_OVERFLOWS
+    query, edges_us = question.query, question.plan.edges_us
+    subjects = query.subjects or (question.catalog.subjects_of(query.customers) if query.customers else ())
+    return group_overflows.read(client, [query.meter], from_us(edges_us[0]), from_us(edges_us[-1]), subjects)
 
 
 def check_stored(client: Client, question: Question) -> None:

@@ -9,7 +9,7 @@ from clickhouse_connect.driver.client import Client
 from metering.usage.bounds import ROWS_MAX, RowsBound
 from metering.usage.counts import Counts
 from metering.usage.question import Question, check_question
-from metering.usage.reading import check_stored, rows_of
+from metering.usage.reading import check_stored, overflows_of, rows_of
 from metering.usage.statements import events_statement
 from metering.usage.tally import Group, LoggedEvent, Measurer, Tally
 from schemas.catalog import AppliedCatalog
@@ -31,7 +31,7 @@ def recount(client: Client, catalog: AppliedCatalog, query: UsageQuery, *, rows_
 
 def count_everything(client: Client, question: Question, bound: RowsBound) -> Counts:
     """All that a question asks for, from `events` alone."""
-    measurer = Measurer(question)
+    measurer = Measurer(question, overflows_of(client, question))
     tallies: dict[Group, Tally] = {}
     for logged in stream_events(client, question, everything=True):
         measured = measurer.measure(logged)

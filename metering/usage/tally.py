@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import repeat
 
@@ -11,6 +12,7 @@ from metering.usage.question import Question, changes_balance
 from metering.usage.windows import to_us
 from schemas.admission import Admission
 from schemas.errors import EventRejectedError, InvariantViolationError
+from schemas.group_overflow import NO_OVERFLOWS, Overflows
 from schemas.meter import WINDOW_S, Aggregation, Measurement, MeterVersion
 from schemas.quantity import ZERO, add
 from schemas.rollup import DIGEST_MODULUS, LogMoment, RollupState, moment, quantity
@@ -115,7 +117,9 @@ class Tally:
 class Measurer:
     """Says what the asked meter sees of a stored event; built once a question."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, overflows: Overflows = NO_OVERFLOWS) -> None:
+        """`overflows` say which values are counted under `other`; whoever measures needs those of the question."""
+        self._overflows = overflows
         versions = [span.version for span in question.spans]
         self._question = question
         self._admission = Admission(versions, [one.meter.event_type for one in versions])
@@ -144,18 +148,28 @@ class Measurer:
         window = self._question.plan.index_at(to_us(event.time))
         if self._question.is_opening(window) and not changes_balance(version.meter):
             return None
+        place = (logged.epoch, logged.partition, logged.offset)
+        dimensions = self._overflows.dimensions(version, event, place, measurement.dimensions)
+        if dimensions is not measurement.dimensions:
+            measurement = msgspec.structs.replace(measurement, dimensions=dimensions)
         return Measured(event=event, version=version, measurement=measurement, window=window)
 
-    def values(self, events: EventColumns) -> dict[int, tuple[tuple[str, ...], Decimal]]:
+    def values(
+        self, events: EventColumns, places: Sequence[tuple[str, int, int]]
+    ) -> dict[int, tuple[tuple[str, ...], Decimal]]:
         """(asked dimensions, value) of each event that counts, by its row; the value is 1 where the meter takes none.
 
+        `places` are (epoch, partition, offset), a row each.
         The same as `measure` of each, for questions without an opening window.
         """
         found: dict[int, tuple[tuple[str, ...], Decimal]] = {}
         for seen in self._admission.measure(events, range(len(events.ids))).seen:
             picks = self._picks[seen.version.version]
             values = seen.values or repeat(_ONE)
-            for row, dimensions, value in zip(seen.rows, seen.dimensions, values, strict=False):
+            for row, said, value in zip(seen.rows, seen.dimensions, values, strict=False):
+                dimensions = said
+                if self._overflows:
+                    dimensions = self._overflows.dimensions(seen.version, events.at(row), places[row], said)
                 found[row] = tuple("" if at is None else dimensions[at] for at in picks), value
         return found
 

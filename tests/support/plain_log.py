@@ -145,8 +145,21 @@ def meters_of(one: Made) -> list[tuple[str, tuple[tuple[str, str], ...], Decimal
     return seen
 
 
-def expected(log: Iterable[Made]) -> Expected:
-    """Count a log: first come first counted, partition by partition, offset by offset."""
+def expected(log: Iterable[Made], *, values_max: int = 1_000) -> Expected:
+    """Count a log: first come first counted, partition by partition, offset by offset.
+
+    Of each dimension a subject's day tells the first `values_max` values apart, the others are `other`.
+    """
+    kept: dict[tuple[object, ...], list[str]] = defaultdict(list)
+
+    def read(one: Made, meter: str, name: str, value: str) -> str:
+        values = kept[meter, one.subject, one.time.date(), one.partition, name]
+        if value not in values and value != "other":
+            if len(values) >= values_max:
+                return "other"
+            values.append(value)
+        return value
+
     accepted: dict[tuple[int, int], bytes] = {}
     rejected: dict[tuple[int, int], str] = {}
     duplicates: dict[int, int] = defaultdict(int)
@@ -168,7 +181,8 @@ def expected(log: Iterable[Made]) -> Expected:
             continue
         first[one.identity] = one
         accepted[place] = one.raw or b""
-        for meter, dimensions, value, member in meters_of(one):
+        for meter, said, value, member in meters_of(one):
+            dimensions = tuple((name, read(one, meter, name, text)) for name, text in said)
             key = (meter, one.subject, one.window_s, dimensions, one.partition)
             counted[key].append((one, value))
             if member is not None:
