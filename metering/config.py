@@ -128,6 +128,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="How old an event may be when Kafka writes it down; 0 means any age.")
     ] = 0
 
+    entitlements_interval_s: Annotated[
+        float, Meta(gt=0, description="How often the gateway asks what was used, for entitlements.")
+    ] = 1.0
+    entitlements_stale_s_max: Annotated[
+        float, Meta(gt=0, description="How old what it knows may be; then entitlements are 503.")
+    ] = 5.0
+    entitlements_max: Annotated[
+        int, Meta(ge=1, description="Most pairs of customer and meter that a gateway holds entitlements of.")
+    ] = 500_000
+
     keys_required: Annotated[
         str,
         Meta(

@@ -11,6 +11,7 @@ import msgspec
 
 import aggregators.metrics
 import ingest.metrics
+import metering.entitlements.metrics
 from metering.docs.markdown import linked, table
 
 _KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram"}
@@ -18,13 +19,18 @@ _KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram
 _HEAD: Final = """\
 # Metrics
 
-Generated from `ingest/metrics.py` and `aggregators/metrics.py` by `make docs`; a test compares.
+Generated from `ingest/metrics.py`, `metering/entitlements/metrics.py` and `aggregators/metrics.py` by
+`make docs`; a test compares.
 
 Prometheus reads them from `/metrics` of the gateway (port 18080) and of each worker (port 18081). A histogram is shown
 as `…_bucket`, `…_sum` and `…_count`. A worker shows besides what the Prometheus client says of every Python process.
 """
 
-_PARTS: Final = (("The gateway", ingest.metrics), ("A worker", aggregators.metrics))
+_PARTS: Final = (
+    ("The gateway", ingest.metrics),
+    ("Entitlements, in the gateway", metering.entitlements.metrics),
+    ("A worker", aggregators.metrics),
+)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ SECTIONS: Final = (
     ("ClickHouse", ("clickhouse_",)),
     ("Questions over HTTP", ("query_",)),
     ("The gateway", ("gateway_", "head_", "body_", "batch_")),
+    ("Entitlements", ("entitlements_",)),
     ("The dashboard", ("dashboard_",)),
     ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
