@@ -206,6 +206,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=1_000, description="Rollup keys a worker keeps in memory; the least recently used are read back.")
     ] = 500_000
 
+    alerts_interval_s: Annotated[
+        float, Meta(gt=0, description="How often `metering alerts` looks at what was used.")
+    ] = 1.0
+    alerts_lease_s: Annotated[
+        float, Meta(gt=0, description="How long a `metering alerts` that went silent keeps another from taking over.")
+    ] = 60.0
+    alerts_webhook_url: Annotated[str, Meta(description="Where alerts are posted. Empty: to Kafka alone.")] = ""
+    alerts_webhook_secret: Annotated[
+        str, Meta(description="What these requests are signed with. Secret.", extra={"secret": True})
+    ] = ""
+    alerts_metrics_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Port of the `/metrics` of `metering alerts`; 0 is off.")
+    ] = 0
+    alerts_metrics_host: Annotated[str, Meta(description="Address these bind to.")] = "127.0.0.1"
+
     grace_s: Annotated[
         int, Meta(ge=0, description="How long after a period's end it may be closed, so that late events still count.")
     ] = 86_400

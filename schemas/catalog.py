@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.alert import AlertRule
 from schemas.charges import CurrencyCode, Discount, Identifier, Text
 from schemas.kpi import Goal, LeadRule
 from schemas.meter import Meter, MeterVersion
@@ -57,6 +58,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     goals: tuple[Goal, ...] = ()
     qualified_leads: tuple[LeadRule, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
 
 
 class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):

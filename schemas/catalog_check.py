@@ -14,6 +14,8 @@ from typing import Final, TypeAlias, get_args
 
 import msgspec
 
+from schemas.alert import AlertRule
+from schemas.alert_check import alert_problems
 from schemas.catalog import Catalog, Customer
 from schemas.catalog_parts import Known, Part, Parts, parts_below
 from schemas.catalog_rules import own_problems
@@ -42,6 +44,7 @@ _REFERS: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     PlanChange: {"plan": "plans"},
     Migration: {"plan": "plans", "customers": "customers"},
     LeadRule: {"meter": "meters"},
+    AlertRule: {"meter": "meters", "customers": "customers"},
     Quota: {"meter": "meters", "plan": "plans", "customer": "customers"},
 }
 
@@ -96,6 +99,7 @@ def catalog_problems(
         *overlap_problems(lives.several),
         *grant_problems(every, broken_plans),
         *quota_problems(every),
+        *alert_problems(every),
     ]
 
 

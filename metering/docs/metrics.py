@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 import aggregators.metrics
+import billing_export.alerts.metrics
 import ingest.metrics
 import metering.entitlements.metrics
 from metering.docs.markdown import linked, table
@@ -19,10 +20,11 @@ _KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram
 _HEAD: Final = """\
 # Metrics
 
-Generated from `ingest/metrics.py`, `metering/entitlements/metrics.py` and `aggregators/metrics.py` by
-`make docs`; a test compares.
+Generated from `ingest/metrics.py`, `metering/entitlements/metrics.py`, `aggregators/metrics.py` and
+`billing_export/alerts/metrics.py` by `make docs`; a test compares.
 
-Prometheus reads them from `/metrics` of the gateway (port 18080) and of each worker (port 18081). A histogram is shown
+Prometheus reads them from `/metrics` of the gateway (port 18080), of each worker (port 18081) and of `metering alerts`
+(where `METERING_ALERTS_METRICS_PORT` says). A histogram is shown
 as `…_bucket`, `…_sum` and `…_count`. A worker shows besides what the Prometheus client says of every Python process.
 """
 
@@ -30,6 +32,7 @@ _PARTS: Final = (
     ("The gateway", ingest.metrics),
     ("Entitlements, in the gateway", metering.entitlements.metrics),
     ("A worker", aggregators.metrics),
+    ("Alerts", billing_export.alerts.metrics),
 )
 
 

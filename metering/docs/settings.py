@@ -21,6 +21,7 @@ SECTIONS: Final = (
     ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
     ("Workers", ("flush_", "worker_", "audit_", "dead_letters_", "state_")),
+    ("Alerts", ("alerts_",)),
     ("Billing", ("grace_",)),
     ("Exports", ("delivery_", "stripe_", "aws_", "webhook_", "focus_")),
     ("Logs", ("log_",)),

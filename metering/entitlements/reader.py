@@ -30,7 +30,7 @@ from schemas.errors import LimitError, RequestError
 from schemas.quantity import ZERO
 from schemas.usage_query import UsageQuery
 
-WHOLE_INTERVAL_S: Final = 60.0
+WHOLE_INTERVAL_S: Final = 600.0
 """How often everything is read again; finds what `metering repair` has mended."""
 
 NAMED_MAX: Final = 1_000

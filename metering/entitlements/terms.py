@@ -47,15 +47,17 @@ class MeterTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a customer and a meter: quotas, or without them allowances.
 
     `covered` is the billing period in which an active subscription charges the meter, None when none does.
+    `beside` are the allowances where quotas are the limits.
     """
 
     covered: Span | None = None
     limits: tuple[Limit, ...] = ()
+    beside: tuple[Limit, ...] = ()
 
     @property
     def spans(self) -> frozenset[Span]:
         """All usage that has to be known to say what is left."""
-        held = frozenset(one.span for one in self.limits)
+        held = frozenset(one.span for one in (*self.limits, *self.beside))
         return held or (frozenset() if self.covered is None else frozenset([self.covered]))
 
 
@@ -102,7 +104,9 @@ class TermsBook:
         quotas |= own
         meters = {
             meter: MeterTerms(
-                covered=covered.get(meter), limits=tuple(quotas.get(meter) or allowances.get(meter) or ())
+                covered=covered.get(meter),
+                limits=tuple(quotas.get(meter) or allowances.get(meter) or ()),
+                beside=tuple(allowances.get(meter, ())) if meter in quotas else (),
             )
             for meter in sorted({*covered, *quotas})
         }
