@@ -109,12 +109,13 @@ class Claim:
         return False
 
     def _write(self, state: str, *, token: str = "") -> None:
-        now = self._clock.now()
+        # The lease counts from here, however long the insert takes.
+        now, begun_s = self._clock.now(), self._clock.monotonic_s()
         until = now + timedelta(seconds=self._lease_s)
         row: list[Any] = [self._target, self._run, self._number, state, now, until, str(self._exporter)]
         settings = {"insert_deduplication_token": token or f"{self._exporter.token}-{state}-{uuid.uuid4().hex}"}
         self._client.insert("delivery_claims", [row], column_names=_COLUMNS, settings=settings)
-        self._renewed_s = self._clock.monotonic_s()
+        self._renewed_s = begun_s
 
     def _taken(self, exporter: str, when: str) -> RunError:
         return RunError(

@@ -16,7 +16,7 @@ CREATE ROLE IF NOT EXISTS metering_owner;
 GRANT CREATE DATABASE, DROP DATABASE ON *.* TO metering_owner;
 GRANT SELECT, INSERT, ALTER, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE, OPTIMIZE ON *.* TO metering_owner;
 
--- metering worker, apply, close, keys, dead-letters: reads and adds rows, and changes no table.
+-- metering worker, alerts, apply, close, keys, dead-letters: reads and adds rows, and changes no table.
 CREATE ROLE IF NOT EXISTS metering_writer;
 GRANT SELECT, INSERT ON metering.* TO metering_writer;
 
@@ -31,6 +31,8 @@ GRANT SELECT ON metering.members TO metering_gateway;
 GRANT SELECT ON metering.group_overflows TO metering_gateway;
 GRANT SELECT ON metering.events TO metering_gateway;
 GRANT SELECT ON metering.positions TO metering_gateway;
+GRANT SELECT ON metering.corrections TO metering_gateway;
+GRANT SELECT ON metering.meter_fills TO metering_gateway;
 GRANT INSERT ON metering.api_key_uses TO metering_gateway;
 
 -- metering export, metering verify: reads what is frozen and what proves it; writes down that it was exported.
@@ -82,6 +84,8 @@ GRANT SELECT ON metering.kpi_pql TO metering_analyst;
 GRANT SELECT ON metering.kpi_values TO metering_analyst;
 GRANT SELECT ON metering.kpi_goals TO metering_analyst;
 GRANT SELECT ON metering.usage_other TO metering_analyst;
+GRANT SELECT ON metering.alerts TO metering_analyst;
+GRANT SELECT ON metering.alert_deliveries TO metering_analyst;
 
 CREATE USER IF NOT EXISTS metering_owner IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_owner;
 CREATE USER IF NOT EXISTS metering_writer IDENTIFIED WITH sha256_password BY 'put a password here' DEFAULT ROLE metering_writer;

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from litestar import Litestar, Router
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from prometheus_client import CollectorRegistry
 
 from ingest.access import Access, check_settings, undeclared_routes
 from ingest.catalog_watch import CatalogSource, CatalogWatch, StoredCatalog
@@ -32,6 +33,18 @@ API_VERSION: Final = "1.0.0"
 _log = structlog.get_logger(__name__)
 
 
+class Background(Protocol):
+    """What works beside the routes for as long as the gateway runs."""
+
+    async def start(self, registry: CollectorRegistry) -> None:
+        """Begin; metrics that are put on `registry` are shown with the gateway's own."""
+        ...
+
+    async def stop(self) -> None:
+        """End, and wait until that is done."""
+        ...
+
+
 def create_gateway(
     settings: Settings,
     *,
@@ -39,13 +52,14 @@ def create_gateway(
     catalog_source: CatalogSource | None = None,
     key_source: KeySource | None = None,
     route_handlers: Sequence[Any] = (),
+    background: Sequence[Background] = (),
 ) -> Litestar:
     """The ASGI application; it connects when it starts up and flushes when it shuts down.
 
     `catalog_source` is asked for the newest catalog and `key_source` for the API keys (ClickHouse, unless given).
     `route_handlers` are mounted beside the gateway's own and share its guard, its error answers and its OpenAPI
-    document. Raises InvariantViolationError for a route that does not declare its scope, and SettingError for a
-    gateway that could check no key.
+    document; what is in `background` starts and stops with it. Raises InvariantViolationError for a route that does
+    not declare its scope, and SettingError for a gateway that could check no key.
     """
     check_settings(settings)
     clock = clock or SystemClock()
@@ -68,11 +82,13 @@ def create_gateway(
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         producer.start()
-        await asyncio.gather(kafka.start(), catalog.start(), keys.start())
+        begun = [one.start(metrics.registry) for one in background]
+        await asyncio.gather(kafka.start(), catalog.start(), keys.start(), *begun)
         try:
             yield
         finally:
-            await asyncio.gather(kafka.stop(), catalog.stop(), keys.stop())
+            ended = [one.stop() for one in background]
+            await asyncio.gather(kafka.stop(), catalog.stop(), keys.stop(), *ended)
             left = await asyncio.to_thread(producer.close)
             _log.info("gateway_stopped", undecided_events=left)
 

@@ -28,6 +28,8 @@ _SECTIONS: Final = (
     "migrations",
     "goals",
     "qualified_leads",
+    "quotas",
+    "alerts",
 )
 _KEYS: Final = ("id", "at", "start")
 """What tells the records of a list apart, where they have it: a charge's id, the day of a change or a pause."""

@@ -128,6 +128,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="How old an event may be when Kafka writes it down; 0 means any age.")
     ] = 0
 
+    entitlements_interval_s: Annotated[
+        float, Meta(gt=0, description="How often the gateway asks what was used, for entitlements.")
+    ] = 1.0
+    entitlements_stale_s_max: Annotated[
+        float, Meta(gt=0, description="How old what it knows may be; then entitlements are 503.")
+    ] = 5.0
+    entitlements_max: Annotated[
+        int, Meta(ge=1, description="Most pairs of customer and meter that a gateway holds entitlements of.")
+    ] = 500_000
+
     keys_required: Annotated[
         str,
         Meta(
@@ -195,6 +205,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state_keys_max: Annotated[
         int, Meta(ge=1_000, description="Rollup keys a worker keeps in memory; the least recently used are read back.")
     ] = 500_000
+
+    alerts_interval_s: Annotated[
+        float, Meta(gt=0, description="How often `metering alerts` looks at what was used.")
+    ] = 1.0
+    alerts_lease_s: Annotated[
+        float, Meta(gt=0, description="How long a `metering alerts` that went silent keeps another from taking over.")
+    ] = 60.0
+    alerts_webhook_url: Annotated[str, Meta(description="Where alerts are posted. Empty: to Kafka alone.")] = ""
+    alerts_webhook_secret: Annotated[
+        str, Meta(description="What these requests are signed with. Secret.", extra={"secret": True})
+    ] = ""
+    alerts_metrics_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Port of the `/metrics` of `metering alerts`; 0 is off.")
+    ] = 0
+    alerts_metrics_host: Annotated[str, Meta(description="Address these bind to.")] = "127.0.0.1"
 
     grace_s: Annotated[
         int, Meta(ge=0, description="How long after a period's end it may be closed, so that late events still count.")

@@ -13,7 +13,7 @@ READY_TIMEOUT_S = 2.0
 
 
 def children(settings: Settings, *, python: str) -> list[ChildSpec]:
-    """The gateway, one worker and the dashboard, run by the interpreter `python`."""
+    """The gateway, one worker, the dashboard and the alerts, run by the interpreter `python`."""
     scheme = "https" if settings.gateway_tls_cert_file else "http"
     gateway = f"{scheme}://127.0.0.1:{settings.gateway_port}"
     worker = f"http://127.0.0.1:{settings.worker_metrics_port}"
@@ -41,6 +41,7 @@ def children(settings: Settings, *, python: str) -> list[ChildSpec]:
             address=dashboard,
             ports={variable_of("dashboard_port"): settings.dashboard_port},
         ),
+        ChildSpec(name="alerts", argv=(python, "-m", "metering", "alerts")),
     ]
 
 

@@ -13,10 +13,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.alert import AlertRule
 from schemas.charges import CurrencyCode, Discount, Identifier, Text
 from schemas.kpi import Goal, LeadRule
 from schemas.meter import Meter, MeterVersion
 from schemas.plan import Plan, PriceList
+from schemas.quota import Quota
 from schemas.subscription import CreditGrant, Migration, Subscription
 
 EventType = Annotated[
@@ -55,6 +57,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     migrations: tuple[Migration, ...] = ()
     goals: tuple[Goal, ...] = ()
     qualified_leads: tuple[LeadRule, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
 
 
 class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):

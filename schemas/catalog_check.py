@@ -14,6 +14,8 @@ from typing import Final, TypeAlias, get_args
 
 import msgspec
 
+from schemas.alert import AlertRule
+from schemas.alert_check import alert_problems
 from schemas.catalog import Catalog, Customer
 from schemas.catalog_parts import Known, Part, Parts, parts_below
 from schemas.catalog_rules import own_problems
@@ -25,6 +27,8 @@ from schemas.overlap_check import overlap_problems
 from schemas.plan import Plan
 from schemas.plan_check import grant_problems, migration_problems, plan_problems
 from schemas.problem import Path, Problem, path_text
+from schemas.quota import Quota
+from schemas.quota_check import quota_problems
 from schemas.subscription import Migration, PlanChange, Subscription
 from schemas.subscription_check import Lives
 
@@ -40,6 +44,8 @@ _REFERS: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     PlanChange: {"plan": "plans"},
     Migration: {"plan": "plans", "customers": "customers"},
     LeadRule: {"meter": "meters"},
+    AlertRule: {"meter": "meters", "customers": "customers"},
+    Quota: {"meter": "meters", "plan": "plans", "customer": "customers"},
 }
 
 
@@ -92,6 +98,8 @@ def catalog_problems(
         *lives.problems,
         *overlap_problems(lives.several),
         *grant_problems(every, broken_plans),
+        *quota_problems(every),
+        *alert_problems(every),
     ]
 
 
@@ -108,8 +116,8 @@ def _unknown_names(
     yield from _unknown_among(broken_references, known)
 
 
-def _is_known(value: str | tuple[str, ...], names: AbstractSet[str]) -> bool:
-    return value in names if isinstance(value, str) else all(one in names for one in value)
+def _is_known(value: str | tuple[str, ...] | None, names: AbstractSet[str]) -> bool:
+    return value in names if isinstance(value, str) else all(one in names for one in value or ())
 
 
 def _unknown_among(references: Iterable[Reference], known: Mapping[str, Known]) -> Iterator[Problem]:

@@ -11,6 +11,9 @@ DEAD_LETTERS: Final = "usage.dead_letters.v1"
 BILLING_LINE_ITEMS: Final = "billing.line_items.v1"
 """Frozen line items, keyed by customer, a record each, with the header `line_item_id`."""
 
+USAGE_ALERTS: Final = "usage.alerts.v1"
+"""Alerts, keyed by customer, a CloudEvent each."""
+
 BATCH_BYTES_MAX: Final = 1_048_576
 """Kafka's `max.message.bytes` limits a producer's whole batch, and clients fill batches of up to 1 MB by default."""
 RECORD_OVERHEAD_BYTES_MAX: Final = 65_536
@@ -55,6 +58,15 @@ def line_items_topic(*, partitions: int) -> TopicShape:
     """
     return TopicShape(
         name=BILLING_LINE_ITEMS,
+        partitions=partitions,
+        config={"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "LogAppendTime"},
+    )
+
+
+def alerts_topic(*, partitions: int) -> TopicShape:
+    """The topic that `metering alerts` writes to, and creates when it is not there."""
+    return TopicShape(
+        name=USAGE_ALERTS,
         partitions=partitions,
         config={"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "LogAppendTime"},
     )

@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "gateway",
     "dashboard",
     "worker",
+    "alerts",
     "migrate",
 )
 """Every command, in the order in which `--help` lists them."""

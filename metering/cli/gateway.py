@@ -6,12 +6,16 @@ from ingest.gateway import create_gateway
 from ingest.server import bind, serve
 from metering.clock import SystemClock
 from metering.config import load_settings
+from metering.entitlements.http import entitlement_routes
+from metering.entitlements.service import EntitlementService
 from metering.log import configure_logging
 from metering.usage.http import usage_routes
 
 
 def gateway() -> None:
     """Take usage events over HTTP, write them to Kafka and answer GET /v1/usage, until Ctrl-C or SIGTERM.
+
+    Says besides what a customer may still use: GET /v1/customers/ID/entitlements/METER.
 
     Examples:
         metering gateway
@@ -22,5 +26,7 @@ def gateway() -> None:
     configure_logging(settings)
     listener = bind(settings)
     clock = SystemClock()
-    app = create_gateway(settings, clock=clock, route_handlers=usage_routes(settings, clock=clock))
+    entitlements = EntitlementService(settings, clock)
+    routes = [*usage_routes(settings, clock=clock), *entitlement_routes(entitlements)]
+    app = create_gateway(settings, clock=clock, route_handlers=routes, background=[entitlements])
     serve(app, settings, listener)

@@ -14,7 +14,7 @@ from metering.stack import children
 
 
 def up() -> None:
-    """Start Kafka, ClickHouse, gateway, worker and dashboard on this machine, and keep them running until Ctrl-C.
+    """Start Kafka, ClickHouse, gateway, worker, dashboard and alerts on this machine, and keep them up until Ctrl-C.
 
     Data stays in METERING_DATA_DIR and is there again at the next start. A part that is pointed elsewhere by a setting
     (METERING_KAFKA_SERVERS, METERING_CLICKHOUSE_URL) is used there instead of being started.

@@ -10,7 +10,9 @@ from typing import Final
 import msgspec
 
 import aggregators.metrics
+import billing_export.alerts.metrics
 import ingest.metrics
+import metering.entitlements.metrics
 from metering.docs.markdown import linked, table
 
 _KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram"}
@@ -18,13 +20,20 @@ _KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram
 _HEAD: Final = """\
 # Metrics
 
-Generated from `ingest/metrics.py` and `aggregators/metrics.py` by `make docs`; a test compares.
+Generated from `ingest/metrics.py`, `metering/entitlements/metrics.py`, `aggregators/metrics.py` and
+`billing_export/alerts/metrics.py` by `make docs`; a test compares.
 
-Prometheus reads them from `/metrics` of the gateway (port 18080) and of each worker (port 18081). A histogram is shown
+Prometheus reads them from `/metrics` of the gateway (port 18080), of each worker (port 18081) and of `metering alerts`
+(where `METERING_ALERTS_METRICS_PORT` says). A histogram is shown
 as `…_bucket`, `…_sum` and `…_count`. A worker shows besides what the Prometheus client says of every Python process.
 """
 
-_PARTS: Final = (("The gateway", ingest.metrics), ("A worker", aggregators.metrics))
+_PARTS: Final = (
+    ("The gateway", ingest.metrics),
+    ("Entitlements, in the gateway", metering.entitlements.metrics),
+    ("A worker", aggregators.metrics),
+    ("Alerts", billing_export.alerts.metrics),
+)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

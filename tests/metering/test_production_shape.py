@@ -28,7 +28,7 @@ from metering.testing import CLICKHOUSE_IMAGE, KAFKA_IMAGE
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "gateway", "worker")
+OURS = ("migrate", "gateway", "worker", "alerts")
 ONE_SHOT = ("migrate",)
 SETTINGS = {variable_of(name) for name in get_type_hints(Settings)}
 SECRETS = re.compile(r"PASSWORD|SECRET|TOKEN|KEY$")
@@ -57,7 +57,7 @@ def assert_is_a_setting(variable: str) -> None:
     assert variable in SETTINGS or variable.removesuffix(FILE_SUFFIX) in SETTINGS, variable
 
 
-def test_compose_runs_kafka_clickhouse_a_migration_a_gateway_and_two_workers() -> None:
+def test_compose_runs_kafka_clickhouse_a_migration_a_gateway_two_workers_and_the_alerts() -> None:
     assert set(SERVICES) == {"kafka", "clickhouse", *OURS}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
 
@@ -116,6 +116,7 @@ def test_gateway_and_workers_wait_for_the_migration_and_it_waits_for_the_servers
     healthy = {"condition": "service_healthy"}
     assert SERVICES["gateway"]["depends_on"] == {"migrate": done}
     assert SERVICES["worker"]["depends_on"] == {"migrate": done}
+    assert SERVICES["alerts"]["depends_on"] == {"migrate": done}
     assert SERVICES["migrate"]["depends_on"] == {"kafka": healthy, "clickhouse": healthy}
 
 

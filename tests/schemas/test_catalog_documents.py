@@ -57,7 +57,7 @@ def documented(*examples: str) -> Catalog:
 def test_the_documented_catalog_can_be_applied_at_first_and_with_all_that_comes_to_it() -> None:
     first, whole = plan_apply(None, documented(EXAMPLES[0])), plan_apply(None, documented(*EXAMPLES))
 
-    assert (first.version, len(EXAMPLES)) == (1, 3)
+    assert (first.version, len(EXAMPLES)) == (1, 4)
     assert [(one.id, one.version) for one in whole.catalog.plans] == [
         ("standard", 1), ("standard", 2), ("professional", 1),
     ]  # fmt: skip

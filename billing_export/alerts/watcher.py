@@ -1,0 +1,88 @@
+"""Looks at what was used and spent, and tells what the catalog asks to be told: one turn at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import structlog
+from clickhouse_connect.driver.client import Client
+
+from billing_export.alerts.decide import period_alerts, spend_alerts, usage_alerts
+from billing_export.alerts.metrics import AlertMetrics
+from billing_export.alerts.outbox import Outbox
+from billing_export.alerts.periods import running_periods
+from billing_export.alerts.spend import SpendWatch
+from billing_export.alerts.store import known_ids, write
+from billing_export.alerts.targets import Target
+from metering.clock import Clock
+from metering.entitlements.reader import HeldReader
+from schemas.alert import Alert, Watch
+from schemas.catalog import AppliedCatalog
+from schemas.period import Period
+
+_log = structlog.get_logger(__name__)
+
+
+class Watcher:
+    """Holds what was told before, so that nothing is told twice; on record it is what a successor begins with."""
+
+    def __init__(
+        self,
+        client: Client,
+        reader: HeldReader,
+        targets: Sequence[Target],
+        *,
+        clock: Clock,
+        metrics: AlertMetrics,
+        by: str,
+    ) -> None:
+        self._client = client
+        self._reader = reader
+        self._clock = clock
+        self._metrics = metrics
+        self._known = known_ids(client, now=clock.now())
+        self._outboxes = [Outbox(client, one, clock=clock, metrics=metrics, by=by) for one in targets]
+        self._spend = SpendWatch(client, clock)
+        self._periods: dict[str, list[Period]] = {}
+        self._periods_until: datetime | None = None
+        self._version = 0
+
+    def turn(self) -> None:
+        """Look once, put on record what is new, and send what waits. Raises what ClickHouse raises."""
+        begun_at_s = self._clock.monotonic_s()
+        new = {one.id: one for one in self._found() if one.id not in self._known}
+        fired = write(self._client, list(new.values()), now=self._clock.now())
+        self._known |= new.keys()
+        for one in fired:
+            self._metrics.fired.labels(one.alert.watch.value).inc()
+            _log.info(
+                "alert_fired",
+                alert=one.alert.id,
+                rule=one.alert.rule,
+                customer=one.alert.customer,
+                threshold=one.alert.threshold,
+            )
+        for outbox in self._outboxes:
+            outbox.add(fired)
+            outbox.send()
+        self._metrics.turn_seconds.observe(self._clock.monotonic_s() - begun_at_s)
+
+    def _found(self) -> Iterator[Alert]:
+        held = self._reader.read()
+        if held.catalog is None:
+            return
+        yield from usage_alerts(held)
+        rules = held.catalog.catalog.alerts
+        watched = {rule.watch for rule in rules}
+        if Watch.PERIOD_END in watched:
+            yield from period_alerts(rules, self._running(held.catalog, held.as_of), now=held.as_of)
+        if Watch.BUDGET in watched:
+            yield from spend_alerts(rules, self._spend.spent(held), as_of=held.as_of)
+
+    def _running(self, catalog: AppliedCatalog, now: datetime) -> dict[str, list[Period]]:
+        """The running billing periods by customer; worked out when the catalog changes and when a day may begin."""
+        if self._version != catalog.version or self._periods_until is None or now >= self._periods_until:
+            self._periods, self._periods_until = running_periods(catalog, now)
+            self._version = catalog.version
+        return self._periods

@@ -1,0 +1,83 @@
+"""Alerts that cannot be meant are refused, with the line."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from metering.catalog_diff import catalog_changes
+from metering.catalog_file import parse_catalog
+from schemas.alert import Watch
+from schemas.errors import CatalogError
+
+CATALOG = """\
+meters: [{name: calls, event_type: call, aggregation: count}]
+customers: [{id: acme, subjects: [a]}]
+alerts:
+"""
+
+
+@pytest.mark.parametrize(
+    ("alert", "problem"),
+    [
+        (
+            "{id: a, watch: x}",
+            "alerts[0].watch: found 'x', expected one of quota, allowance, budget, period_end",
+        ),
+        ("{id: a, watch: budget, currency: USD}", "alerts[0].amount: missing, expected the amount of the budget"),
+        ("{id: a, watch: budget, amount: 5}", "alerts[0].currency: missing, expected the currency of the budget"),
+        (
+            "{id: a, watch: budget, amount: 0, currency: USD}",
+            "alerts[0].amount: found 0, expected more than 0",
+        ),
+        (
+            "{id: a, watch: quota, amount: 5}",
+            "alerts[0].amount: found 5, expected none: it belongs to a budget, and this is quota",
+        ),
+        (
+            "{id: a, watch: period_end, meter: calls}",
+            "alerts[0].meter: found 'calls', expected none: a period_end is not of one meter",
+        ),
+        (
+            "{id: a, watch: quota, meter: cals}",
+            "alerts[0].meter: found 'cals', expected a meter (calls); did you mean 'calls'?",
+        ),
+        (
+            "{id: a, watch: quota, customers: [acne]}",
+            "alerts[0].customers[0]: found 'acne', expected a customer (acme); did you mean 'acme'?",
+        ),
+        (
+            "{id: a, watch: quota, thresholds: []}",
+            "alerts[0].thresholds: empty, expected at least one percentage such as 80",
+        ),
+        (
+            "{id: a, watch: quota, thresholds: [80, 80]}",
+            "alerts[0].thresholds[1]: 80 stands twice, expected once",
+        ),
+        (
+            "{id: a, watch: quota, thresholds: [0]}",
+            "alerts[0].thresholds[0]: found '0', expected a whole number, 1 to 10000",
+        ),
+        (
+            "{id: a, watch: period_end, hours_before: 0}",
+            "alerts[0].hours_before: found '0', expected a whole number, 1 to 744",
+        ),
+    ],
+)
+def test_a_mistake_in_an_alert_is_named_with_its_line(alert: str, problem: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        parse_catalog(f"{CATALOG}- {alert}\n", where="c.yaml")
+
+    assert caught.value.problems == [f"c.yaml:4: {problem}"]
+
+
+def test_an_alert_is_read_with_its_defaults_and_its_change_is_shown() -> None:
+    before = parse_catalog(f"{CATALOG}- {{id: a, watch: quota}}")
+    after = parse_catalog(f"{CATALOG}- {{id: a, watch: budget, amount: 10.50, currency: USD, thresholds: [90]}}")
+
+    assert (before.alerts[0].watch, before.alerts[0].thresholds) == (Watch.QUOTA, (50, 80, 100))
+    assert after.alerts[0].amount == Decimal("10.50")
+    assert [(one.section, one.name, one.change.value) for one in catalog_changes(before, after)] == [
+        ("alerts", "a", "changed")
+    ]
