@@ -17,6 +17,7 @@ SECTIONS: Final = (
     ("Questions over HTTP", ("query_",)),
     ("The gateway", ("gateway_", "head_", "body_", "batch_")),
     ("The dashboard", ("dashboard_",)),
+    ("The customer portal", ("portal_",)),
     ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
     ("Workers", ("flush_", "worker_", "audit_", "dead_letters_", "state_")),
