@@ -59,8 +59,8 @@ def assert_is_a_setting(variable: str) -> None:
     assert variable in SETTINGS or variable.removesuffix(FILE_SUFFIX) in SETTINGS, variable
 
 
-def test_compose_runs_kafka_clickhouse_a_migration_a_gateway_a_dashboard_and_two_workers() -> None:
-    assert set(SERVICES) == {"kafka", "clickhouse", *OURS}
+def test_compose_runs_servers_a_migration_a_gateway_a_dashboard_two_workers_and_grafana() -> None:
+    assert set(SERVICES) == {"kafka", "clickhouse", "grafana", *OURS}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
 
 
@@ -126,7 +126,7 @@ def test_kafka_and_clickhouse_keep_their_data_in_named_volumes() -> None:
     kafka, clickhouse = SERVICES["kafka"], SERVICES["clickhouse"]
     assert kafka["volumes"] == [f"kafka-log:{kafka['environment']['KAFKA_LOG_DIRS']}"]
     assert clickhouse["volumes"] == ["clickhouse-data:/var/lib/clickhouse"]
-    assert set(COMPOSE["volumes"]) == {"kafka-log", "clickhouse-data"}
+    assert set(COMPOSE["volumes"]) == {"kafka-log", "clickhouse-data", "grafana-data"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -164,7 +164,12 @@ def test_compose_refuses_to_start_without_a_password_and_takes_one(tmp_path: Pat
     assert SERVICES["clickhouse"]["environment"]["CLICKHOUSE_PASSWORD"].startswith("${CLICKHOUSE_PASSWORD:?")
     if has_docker_compose():
         assert "CLICKHOUSE_PASSWORD" in compose_config(tmp_path).stderr
-        assert compose_config(tmp_path, CLICKHOUSE_PASSWORD="long-and-random", KEY_PEPPER="p" * 32).returncode == 0
+        assert (
+            compose_config(
+                tmp_path, CLICKHOUSE_PASSWORD="long-and-random", KEY_PEPPER="p" * 32, GRAFANA_PASSWORD="g"
+            ).returncode
+            == 0
+        )
 
 
 def test_the_broker_settings_of_the_compose_file_start_a_real_kafka(tmp_path: Path) -> None:
