@@ -46,10 +46,10 @@ def tables(clickhouse: ClickHouseUnderTest) -> Iterator[UsageTables]:
     with usage_tables(clickhouse) as made:
         store_world(made)
         close(made.client)
-        yield msgspec_with_secrets(made)
+        yield with_secrets(made)
 
 
-def msgspec_with_secrets(made: UsageTables) -> UsageTables:
+def with_secrets(made: UsageTables) -> UsageTables:
     settings = msgspec.structs.replace(
         made.settings, portal_secret=SECRET, portal_secret_before=BEFORE, portal_url="https://usage.example"
     )
