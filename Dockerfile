@@ -1,4 +1,4 @@
-# One image for every part: `metering gateway`, `metering worker`, `metering migrate` and the billing commands.
+# One image for every part: `metering gateway`, `metering worker`, `metering dashboard`, `metering portal`, `metering migrate` and the billing commands.
 # It talks to a Kafka and a ClickHouse outside, so the embedded engines (1 GB) stay out: only requirements.txt is installed.
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -30,10 +30,12 @@ ENV PATH=/opt/metering/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     METERING_DATA_DIR=/var/lib/metering \
     METERING_GATEWAY_HOST=0.0.0.0 \
-    METERING_WORKER_METRICS_HOST=0.0.0.0
+    METERING_WORKER_METRICS_HOST=0.0.0.0 \
+    METERING_DASHBOARD_HOST=0.0.0.0 \
+    METERING_PORTAL_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /var/lib/metering
-EXPOSE 18080 18081
+EXPOSE 18080 18081 18082 18083
 # For the gateway, which the image runs unless told otherwise; docker-compose.yml has the worker's.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 18080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]

@@ -21,7 +21,7 @@ from billing_export.cut import ledger_cut
 from billing_export.money import format_amount
 from billing_export.obstacles import obstacles
 from billing_export.projection import ended, projected, until
-from billing_export.readings import Ask, Reading, UsageReader, Used, read_answers
+from billing_export.readings import Answers, Ask, Reading, UsageReader, Used, read_answers
 from billing_export.run import Run, next_run
 from billing_export.scope import terms, terms_of
 from billing_export.stocks import is_stock
@@ -84,8 +84,27 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
+class Previewed(msgspec.Struct, frozen=True, kw_only=True):
+    """A running bill with what it was made from: the run that a close of this moment would begin, and usage so far."""
+
+    bill: Preview
+    assembly: Assembly
+    work: tuple[CustomerWork, ...]
+    until_now: Answers
+
+
 def preview(client: Client, customer: str, read_usage: UsageReader, *, now: datetime, label: str = "") -> list[Preview]:
     """The running bills of a customer: one for each period that subscriptions are in, or that of `label` alone.
+
+    Raises as `previewed` does.
+    """
+    return [one.bill for one in previewed(client, customer, read_usage, now=now, label=label)]
+
+
+def previewed(
+    client: Client, customer: str, read_usage: UsageReader, *, now: datetime, label: str = ""
+) -> list[Previewed]:
+    """The bills that `preview` gives, each with what it was made from.
 
     Raises RequestError for a customer or a label that is none and for a period that has not begun; RunError when there
     is no catalog, nothing to bill, or a run that was begun and is not frozen.
@@ -139,7 +158,7 @@ def _preview(
     log: Sequence[Run],
     read_usage: UsageReader,
     now: datetime,
-) -> Preview:
+) -> Previewed:
     catalogs = Catalogs(client)
     of_period = [one for one in log if one.period == label]
     run = next_run(log, label, at=now, cut=ledger_cut(client), catalog_version=catalog.version, customers=(customer,))
@@ -150,7 +169,7 @@ def _preview(
     lines = _side_by_side(assembly.lines(part, until_now), assembly.lines(part, to_the_end))
     period = next(one.period for one in terms(catalog, label, (customer,)))
     whole, over = period.end - period.start, min(now, period.end) - period.start
-    return Preview(
+    bill = Preview(
         customer=customer,
         customer_name=catalog.customers[customer].name,
         period=label,
@@ -164,6 +183,7 @@ def _preview(
         totals=tuple(_totals(lines)),
         warnings=tuple(str(one) for one in obstacles(client, run, catalog, set())),
     )
+    return Previewed(bill=bill, assembly=assembly, work=tuple(part), until_now=until_now)
 
 
 def _check_terms(

@@ -178,6 +178,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dashboard_session_s: Annotated[int, Meta(ge=60, description="How long a sign-in to the dashboard lasts.")] = 28_800
     dashboard_fresh_s: Annotated[float, Meta(gt=0, description="How old what is counted beside a page may be.")] = 30.0
 
+    portal_host: Annotated[str, Meta(description="Address `metering portal` binds to.")] = "127.0.0.1"
+    portal_port: Annotated[Port, Meta(description="Port `metering portal` binds to.")] = 18_083
+    portal_url: Annotated[
+        str,
+        Meta(
+            description="`http(s)://host[:port]` under which customers reach the portal; it stands in links. Empty: the"
+            " dashboard on this machine, which serves the portal, too."
+        ),
+    ] = ""
+    portal_secret: Annotated[
+        str,
+        Meta(
+            pattern="^(.{32,})?$",
+            description="What links to the portal are signed with, 32 characters or more. Empty: no portal. Secret.",
+            extra={"secret": True},
+        ),
+    ] = ""
+    portal_secret_before: Annotated[
+        str,
+        Meta(
+            pattern="^(.{32,})?$",
+            description="The secret before the present one: links signed with it are taken, too. Secret.",
+            extra={"secret": True},
+        ),
+    ] = ""
+
     flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (
         20_000
     )

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "keys",
     "gateway",
     "dashboard",
+    "portal",
     "worker",
     "alerts",
     "migrate",

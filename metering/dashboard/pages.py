@@ -71,26 +71,8 @@ class Pages:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._templates.filters |= {
-            "number": words.number,
-            "grouped": words.grouped,
-            "money": words.money,
-            "moment": words.moment,
-            "span": words.span,
-            "plain": words.plain,
-            "pairs": words.pairs,
-            "printable": words.printable,
-            "currency_name": words.currency_name,
-        }
-        self._templates.globals |= {"address": address, "version": CODE_VERSION, "token_field": TOKEN_FIELD}
+        self._templates = environment(TEMPLATES)
+        self._templates.globals |= {"token_field": TOKEN_FIELD}
 
     def page(
         self,
@@ -113,6 +95,31 @@ class Pages:
             **values,
         )
         return Response(text, media_type=MediaType.HTML, status_code=status)
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of some folders, the first that has one, which escape everything and know our words for values."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "number": words.number,
+        "grouped": words.grouped,
+        "money": words.money,
+        "moment": words.moment,
+        "span": words.span,
+        "plain": words.plain,
+        "pairs": words.pairs,
+        "printable": words.printable,
+        "currency_name": words.currency_name,
+    }
+    made.globals |= {"address": address, "version": CODE_VERSION}
+    return made
 
 
 def may_open(principal: Principal, link: Link) -> bool:

@@ -18,6 +18,7 @@ SECTIONS: Final = (
     ("The gateway", ("gateway_", "head_", "body_", "batch_")),
     ("Entitlements", ("entitlements_",)),
     ("The dashboard", ("dashboard_",)),
+    ("The customer portal", ("portal_",)),
     ("Keys", ("key_", "keys_", "api_key")),
     ("Events", ("event_",)),
     ("Workers", ("flush_", "worker_", "audit_", "dead_letters_", "state_")),

@@ -1,4 +1,4 @@
-"""The dashboard in a real Chromium: every page by clicking, by keyboard alone, in light, dark and on a phone.
+"""The dashboard and the portal in a real Chromium: by clicking, by keyboard alone, in light, dark and on a phone.
 
 Screenshots are left in build/screenshots.
 """
@@ -21,7 +21,7 @@ from metering.testing import ClickHouseUnderTest, KafkaUnderTest
 from metering.usage.answer import answer
 from metering.usage.parameters import UsageParameters, query_of
 from schemas.quantity import format_quantity
-from schemas.usage_query import Window
+from schemas.usage_query import By, Window
 from tests.support.chromium import MISSING, chromium_path
 from tests.support.dashboard_world import CLOCK, Served, served_dashboard
 
@@ -41,6 +41,11 @@ PAGES = {
     "dead-letters": "/dead-letters",
     "dead-letter": "/dead-letter?partition=0&offset=900&epoch=log-1",
     "kpis": "/kpis",
+    "portal": "/portal",
+    "portal-usage": "/portal/usage?meter=sum&from=2013-01-15&to=2013-02-18&group_by=region",
+    "portal-bills": "/portal/bills",
+    "portal-bill": "/portal/bill?run=2013-01.1",
+    "portal-absent": "/portal/nowhere",
 }
 
 
@@ -172,17 +177,69 @@ def test_dead_letters_and_kpis_are_reached_by_clicking_too(browser: Browser, ser
     page.context.close()
 
 
+def test_a_customer_follows_a_link_and_finds_the_numbers_of_the_queries(browser: Browser, served: Served) -> None:
+    client, now = served.tables.client, CLOCK.now()
+    catalog = catalog_store.latest(client)
+    assert catalog is not None
+    [bill] = preview(client, "acme", RollupReader(client), now=now)
+    looked = seen(browser, served)
+    page = looked.page
+    page.goto(served.portal_link)
+    # What the link holds has left the address, and scripts cannot read the session it gave.
+    assert page.url == f"{served.address}/portal"
+    assert page.evaluate("document.cookie") == ""
+    assert numbers(page, "#so-far-2013-02-USD") == [bill.totals[0].so_far]
+    assert numbers(page, "#lines-1 td.strong") == [one.amount_so_far for one in bill.lines]
+    page.locator("summary", has_text="Calls").click()
+    expect(page.get_by_role("table", name="Tiers").first).to_be_visible()
+
+    page.get_by_role("link", name="Usage", exact=True).click()
+    page.get_by_label("Of what").select_option("sum")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_label("From").fill("2013-01-01")
+    page.get_by_label("To (not included)").fill("2013-02-01")
+    page.get_by_label("region").check()
+    page.get_by_role("button", name="Show").click()
+    asked = UsageParameters(
+        meter="sum", customers=("acme",), start="2013-01-01", end="2013-02-01", window=Window.DAY, by=By.EVERYTHING,
+        group_by=("region",),
+    )  # fmt: skip
+    rows = answer(client, catalog, query_of(asked, catalog, now))
+    assert numbers(page, "#usage tbody td.n:nth-last-child(2)") == [format_quantity(one.quantity) for one in rows][:100]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV of these rows").click()
+    assert download.value.path().read_text().count("\n") == len(rows) + 1
+
+    page.get_by_role("link", name="Bills", exact=True).click()
+    page.get_by_role("link", name="2013-01.1").click()
+    stored = client.query(
+        "SELECT toString(amount) FROM line_items FINAL WHERE run = '2013-01.1' AND customer = 'acme' "
+        "ORDER BY line_number"
+    )
+    assert [Decimal(one) for one in numbers(page, "#lines td.strong")] == [
+        Decimal(row[0]) for row in stored.result_rows
+    ]
+    page.get_by_role("link", name="Calls").click()
+    expect(page.locator("#rounded")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("link", name="List the events behind this line").click()
+    expect(page.locator("#event-list")).to_be_visible(timeout=WAIT_MS)
+    assert numbers(page, "#page-sum") == [str(len(numbers(page, "#event-list tbody")))]
+
+    assert (looked.messages, looked.elsewhere) == ([], [])
+    page.context.close()
+
+
 def test_no_page_breaks_a_rule_of_accessibility_in_light_or_dark_or_is_wider_than_a_phone(
     browser: Browser, served: Served
 ) -> None:
     looked = seen(browser, served, bypass_csp=True)
+    looked.page.goto(served.portal_link)
     broken: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
 
     for name, path in PAGES.items():
         page = looked.open(path)
-        for closed in page.locator("details:not([open]) > summary").all():
-            closed.click()
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
         page.screenshot(path=SCREENSHOTS / f"{name}-light.png", full_page=True)
         broken[name] = violations(page, {})
         page.emulate_media(color_scheme="dark", reduced_motion="reduce")

@@ -19,16 +19,18 @@ import pytest
 import yaml
 
 from metering.config import FILE_SUFFIX, Settings, variable_of
+from metering.dashboard.app import create_dashboard
 from metering.embedded.kafka import broker_answers
 from metering.embedded.kafka_jars import kafka_jars
 from metering.embedded.ports import free_ports
 from metering.embedded.process import GuardedProcess
 from metering.testing import CLICKHOUSE_IMAGE, KAFKA_IMAGE
+from schemas.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "gateway", "worker", "alerts")
+OURS = ("migrate", "gateway", "dashboard", "worker", "alerts")
 ONE_SHOT = ("migrate",)
 SETTINGS = {variable_of(name) for name in get_type_hints(Settings)}
 SECRETS = re.compile(r"PASSWORD|SECRET|TOKEN|KEY$")
@@ -57,8 +59,8 @@ def assert_is_a_setting(variable: str) -> None:
     assert variable in SETTINGS or variable.removesuffix(FILE_SUFFIX) in SETTINGS, variable
 
 
-def test_compose_runs_kafka_clickhouse_a_migration_a_gateway_two_workers_and_the_alerts() -> None:
-    assert set(SERVICES) == {"kafka", "clickhouse", *OURS}
+def test_compose_runs_servers_a_migration_a_gateway_a_dashboard_two_workers_alerts_and_grafana() -> None:
+    assert set(SERVICES) == {"kafka", "clickhouse", "grafana", *OURS}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
 
 
@@ -111,10 +113,11 @@ def test_compose_and_the_test_containers_start_the_same_servers() -> None:
     assert SERVICES["clickhouse"]["image"] == CLICKHOUSE_IMAGE
 
 
-def test_gateway_and_workers_wait_for_the_migration_and_it_waits_for_the_servers() -> None:
+def test_gateway_dashboard_and_workers_wait_for_the_migration_and_it_waits_for_the_servers() -> None:
     done = {"condition": "service_completed_successfully"}
     healthy = {"condition": "service_healthy"}
     assert SERVICES["gateway"]["depends_on"] == {"migrate": done}
+    assert SERVICES["dashboard"]["depends_on"] == {"migrate": done}
     assert SERVICES["worker"]["depends_on"] == {"migrate": done}
     assert SERVICES["alerts"]["depends_on"] == {"migrate": done}
     assert SERVICES["migrate"]["depends_on"] == {"kafka": healthy, "clickhouse": healthy}
@@ -124,7 +127,7 @@ def test_kafka_and_clickhouse_keep_their_data_in_named_volumes() -> None:
     kafka, clickhouse = SERVICES["kafka"], SERVICES["clickhouse"]
     assert kafka["volumes"] == [f"kafka-log:{kafka['environment']['KAFKA_LOG_DIRS']}"]
     assert clickhouse["volumes"] == ["clickhouse-data:/var/lib/clickhouse"]
-    assert set(COMPOSE["volumes"]) == {"kafka-log", "clickhouse-data"}
+    assert set(COMPOSE["volumes"]) == {"kafka-log", "clickhouse-data", "grafana-data"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -162,7 +165,12 @@ def test_compose_refuses_to_start_without_a_password_and_takes_one(tmp_path: Pat
     assert SERVICES["clickhouse"]["environment"]["CLICKHOUSE_PASSWORD"].startswith("${CLICKHOUSE_PASSWORD:?")
     if has_docker_compose():
         assert "CLICKHOUSE_PASSWORD" in compose_config(tmp_path).stderr
-        assert compose_config(tmp_path, CLICKHOUSE_PASSWORD="long-and-random", KEY_PEPPER="p" * 32).returncode == 0
+        assert (
+            compose_config(
+                tmp_path, CLICKHOUSE_PASSWORD="long-and-random", KEY_PEPPER="p" * 32, GRAFANA_PASSWORD="g"
+            ).returncode
+            == 0
+        )
 
 
 def test_the_broker_settings_of_the_compose_file_start_a_real_kafka(tmp_path: Path) -> None:
@@ -240,7 +248,7 @@ def test_the_image_sets_settings_that_exist_and_no_secret() -> None:
 def health_probes() -> dict[str, list[str]]:
     """The command of each HTTP health check of ours, by where it stands."""
     image = one(final_stage(), "HEALTHCHECK").partition("CMD ")[2]
-    services = {name: SERVICES[name]["healthcheck"]["test"][1:] for name in ("gateway", "worker")}
+    services = {name: SERVICES[name]["healthcheck"]["test"][1:] for name in ("gateway", "dashboard", "worker")}
     return {"Dockerfile": json.loads(image), **services}
 
 
@@ -273,16 +281,16 @@ def test_a_health_check_passes_when_the_part_says_it_is_well_and_only_then(
 ) -> None:
     python, option, code = health_probes()[where]
     assert (python, option) == ("python", "-c")
-    assert len(re.findall(r"\b1808[01]\b", code)) == 1
+    assert len(re.findall(r"\b1808[012]\b", code)) == 1
     with answering(status) as port:
-        probe = [sys.executable, option, re.sub(r"\b1808[01]\b", str(port), code)]
+        probe = [sys.executable, option, re.sub(r"\b1808[012]\b", str(port), code)]
         assert (subprocess.run(probe, check=False).returncode == 0) is healthy
 
 
 def test_a_health_check_fails_when_nothing_listens() -> None:
     (port,) = free_ports(1)
     for _, option, code in health_probes().values():
-        probe = [sys.executable, option, re.sub(r"\b1808[01]\b", str(port), code)]
+        probe = [sys.executable, option, re.sub(r"\b1808[012]\b", str(port), code)]
         assert subprocess.run(probe, capture_output=True, check=False).returncode != 0
 
 
@@ -291,4 +299,19 @@ def test_health_checks_ask_the_ports_the_settings_default_to() -> None:
     defaults = Settings()
     assert f", {defaults.gateway_port}," in probes["Dockerfile"][2]
     assert f", {defaults.gateway_port}," in probes["gateway"][2]
+    assert f", {defaults.dashboard_port}," in probes["dashboard"][2]
     assert f", {defaults.worker_metrics_port}," in probes["worker"][2]
+
+
+def test_the_dashboard_of_the_image_is_reached_from_outside_and_asks_for_keys() -> None:
+    """The image binds to every address, and compose gives it the pepper without which it would not start there."""
+    given = dict(part.split("=", 1) for part in one(final_stage(), "ENV").split() if "=" in part)
+    host = given["METERING_DASHBOARD_HOST"]
+
+    assert host == "0.0.0.0"  # inside a container
+    assert SERVICES["dashboard"]["environment"]["METERING_KEY_PEPPER"].startswith("${KEY_PEPPER:?")
+    with pytest.raises(SettingError, match="METERING_KEY_PEPPER"):
+        create_dashboard(Settings(dashboard_host=host))
+    create_dashboard(Settings(dashboard_host=host, key_pepper="p" * 32))
+    published = SERVICES["dashboard"]["ports"][0].rpartition(":")[2]
+    assert published == str(Settings().dashboard_port)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from metering.config import Settings, secret_names, variable_of
 from metering.embedded.ports import free_ports
 from metering.keys import new_key
 from metering.log import configure_logging
+from metering.portal.tokens import Claim, Purpose, Tokens
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +188,52 @@ def test_a_gateway_in_trouble_shows_no_secret_and_no_key(kafka: KafkaUnderTest, 
     text = log.read_text(encoding="utf-8", errors="replace")
     assert "keys_not_read" in text
     assert CANARY not in text
+
+
+def test_a_portal_in_trouble_shows_no_secret_and_no_link(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    environ = {
+        **canaries(),
+        "METERING_CLICKHOUSE_URL": "http://127.0.0.1:1",
+        "METERING_PORTAL_PORT": str(port),
+        "METERING_LOG_LEVEL": "debug",
+    }
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "portal.log"
+    claim = Claim(customer=f"{CANARY}-customer", ends_at=datetime(2100, 1, 1, tzinfo=UTC))
+    token = Tokens((canaries()["METERING_PORTAL_SECRET"],)).sign(claim, Purpose.LINK)
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metering", "portal"],
+            env={**os.environ, **environ},
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        deadline_s = time.monotonic() + WAIT_S
+        while not _is_alive(f"{url}/portal"):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        with httpx.Client(follow_redirects=True) as browser:
+            answers = [
+                browser.get(f"{url}/portal/enter/{token}"),
+                browser.get(f"{url}/portal/enter/{token}{CANARY}"),
+                browser.post(f"{url}/portal/enter/{token}", content=token),
+                browser.get(f"{url}/portal/{token}?token={token}", headers={"Authorization": f"Bearer {token}"}),
+            ]
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+
+    assert [answer.status_code for answer in answers] == [503, 404, 404, 404]
+    for answer in answers:
+        assert token not in answer.text
+        assert CANARY not in answer.text
+    text = log.read_text(encoding="utf-8", errors="replace")
+    assert "portal_unavailable" in text
+    assert CANARY not in text
+    assert [part for part in token.split(".")[2:] if part in text] == []
 
 
 def _is_alive(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""A dashboard that is served on a port, over a small world with usage, bills, a correction to come and dead letters."""
+"""A dashboard on a port with the portal beside it, over a small world with usage, bills, a correction, dead letters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from metering.clock import FixedClock
 from metering.dashboard.app import create_dashboard
 from metering.embedded.ports import free_ports
 from metering.kafka import ensure_topics
+from metering.portal.app import beside, create_portal
+from metering.portal.links import make_link
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest
 from schemas.topics import USAGE_EVENTS
 from tests.support.made_billing import CATALOG, close, fold, store_world
@@ -27,6 +29,7 @@ goals:
   - {id: keep, kpi: customer_churn_rate, currency: USD, direction: at_most, target: 5, tolerance: 5}
 """
 STARTED_S = 60
+PORTAL_SECRET = "a secret of thirty-two characters or more"
 LETTER = (
     b'{"specversion":"1.0","id":"odd-1","source":"/shop","type":"refund","subject":"s1",'
     b'"time":"2013-02-10T11:00:00Z","data":{"n":"3"}}'
@@ -34,10 +37,11 @@ LETTER = (
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the dashboard answers, and the tables it reads."""
+    """Where the dashboard answers, the tables it reads, and a link to one customer's portal beside it."""
 
     address: str
     tables: UsageTables
+    portal_link: str
 
 
 def month_of_use() -> list[MadeEvent]:
@@ -114,9 +118,14 @@ def served_dashboard(clickhouse: ClickHouseUnderTest, kafka: KafkaUnderTest) -> 
     [port] = free_ports(1)
     with usage_tables(clickhouse) as tables:
         fill(tables)
-        settings = msgspec.structs.replace(tables.settings, kafka_servers=kafka.bootstrap, dashboard_port=port)
+        settings = msgspec.structs.replace(
+            tables.settings, kafka_servers=kafka.bootstrap, dashboard_port=port, portal_secret=PORTAL_SECRET
+        )
         ensure_topics(settings)
-        app = create_dashboard(settings, clock=CLOCK, patience_s=STARTED_S)
+        app = beside(
+            create_dashboard(settings, clock=CLOCK, patience_s=STARTED_S),
+            create_portal(settings, clock=CLOCK, patience_s=STARTED_S),
+        )
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -126,7 +135,8 @@ def served_dashboard(clickhouse: ClickHouseUnderTest, kafka: KafkaUnderTest) -> 
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         try:
-            yield Served(address=f"http://127.0.0.1:{port}", tables=tables)
+            link = make_link(settings, "acme", expires_in=timedelta(days=1), now=CLOCK.now())
+            yield Served(address=f"http://127.0.0.1:{port}", tables=tables, portal_link=link.url)
         finally:
             server.should_exit = True
             thread.join()
