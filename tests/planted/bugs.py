@@ -256,6 +256,13 @@ BUGS: Final = (
         OBSTACLES,
     ),
     bug(
+        "a correction that makes less is not billed",
+        "billing_export/adjust.py",
+        "    if not more and not due:\n",
+        "    if more < 0 or (not more and not due):\n",
+        "tests/simulation/test_simulated_bills.py",
+    ),
+    bug(
         "what a killed export left half written stays in the folder",
         "billing_export/manifest.py",
         "remove_abandoned(folder / name for name in (*FILE_NAMES.values(), MANIFEST, CHECKSUMS))",

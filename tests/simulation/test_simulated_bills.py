@@ -155,11 +155,12 @@ class Life:
     def _event(self, number: int = 0, subject: str = "") -> MadeEvent:
         month = datetime.fromisoformat(f"{self._chance.choice(MONTHS)}-01").replace(tzinfo=UTC)
         edge = timedelta(microseconds=self._chance.choice([0, 1]), days=self._chance.choice([0, 14, 27]))
+        # No sum of these is zero: whatever changes a count changes a quantity, which is what a correction is about.
         return MadeEvent(
             offset=len(self.log) + number,
             subject=subject or self._chance.choice(["s1", "s2"]),
             time=month + edge,
-            value=self._chance.choice([None, "1", "-2.5", "0.000000000001", "123456789.000000000001"]),
+            value=self._chance.choice([None, "1", "-2.123456789012", "0.000000000001", "123456789.000000000001"]),
         )
 
     def _correct(self, *, voids: bool) -> None:
