@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from billing_export.export import FILE_NAMES, Chunk, ExportFormat, Total, Totals, write_files
-from billing_export.export_file import write_atomically
+from billing_export.export_file import remove_abandoned, write_atomically
 from billing_export.export_focus import FocusOptions
 from billing_export.export_lines import frozen_digest, require_frozen
 from billing_export.run import Run
@@ -71,11 +71,12 @@ def export_folder(
     """Write the lines of a frozen run in these formats to `folder`, with manifest.json and SHA256SUMS.
 
     `lines` are the run's `Documents`, or what stands for them. Files of the same run that an earlier export wrote there
-    stay and stay listed. Raises RunError for a run that is not frozen, for a folder that holds another run, and when
-    something cannot be written.
+    stay and stay listed; what a killed one left half written is removed. Raises RunError for a run that is not frozen,
+    for a folder that holds another run, and when something cannot be written.
     """
     require_frozen(run)
     kept = _kept(folder, run)
+    remove_abandoned(folder / name for name in (*FILE_NAMES.values(), MANIFEST, CHECKSUMS))
     totals = Totals(by_customer=by_customer)
     files = {one: folder / FILE_NAMES[one] for one in formats}
     write_files(lines, files, totals=totals, focus=focus, on_lines=on_lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from schemas.errors import KafkaUnavailableError, RequestError
 from schemas.topics import TopicShape, topic_shapes
 
 ANSWER_TIMEOUT_S: Final = 15.0
+LEADER_PAUSE_S: Final = 0.2
 DAY_MS: Final = 86_400_000
 MOCK_CLUSTER_PREFIX: Final = "mockCluster"
 
@@ -34,6 +36,9 @@ def client_config(settings: Settings) -> dict[str, Any]:
             config[option] = path
     return config
 
+
+_LEADERLESS: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""What a broker answers for a partition that was just made, or whose leader was just lost: soon there is another."""
 
 _FILES: Final = {
     "ssl.ca.location": "kafka_ca_file",
@@ -99,18 +104,30 @@ def log_epoch(settings: Settings, topic: str) -> str:
 
 
 def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
-    """(first kept offset, next offset to be written) of every partition of `topic`."""
+    """(first kept offset, next offset to be written) of every partition of `topic`.
+
+    A partition whose leader is just being chosen is asked again. Raises KafkaUnavailableError.
+    """
     consumer = Consumer({**client_config(settings), "group.id": "metering-log-ends", "enable.auto.commit": False})
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     try:
-        metadata = consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
-        return {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
-            for partition in sorted(metadata.partitions)
-        }
-    except KafkaException as error:
-        raise _unavailable(settings, error) from error
+        while True:
+            try:
+                return _watermarks(consumer, topic)
+            except KafkaException as error:
+                if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline_s:
+                    raise _unavailable(settings, error) from error
+            time.sleep(LEADER_PAUSE_S)
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+    metadata = consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
+    return {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
+        for partition in sorted(metadata.partitions)
+    }
 
 
 def _is_mock(cluster_id: str | None) -> bool:

@@ -117,6 +117,7 @@ def closed_world(settings: Settings) -> World:
 
 
 def test_nothing_personal_is_left_and_every_number_is_as_it_was(erased: World) -> None:
+    """F20. After an erasure no table has a planted name, and every total, line and proof is as it was."""
     assert len(erased.totals) > 10
 
     erased.check()
@@ -138,6 +139,7 @@ def test_erasing_again_finds_nothing_and_makes_no_entry(erased: World) -> None:
 
 
 def test_an_erasure_killed_at_every_step_keeps_others_out_and_ends_like_one_that_was_not(erasable: World) -> None:
+    """F20. An erasure killed at every step keeps others out and ends like one that was not killed."""
     died: list[str] = []
     for wanted in STEPS[:-1]:
 

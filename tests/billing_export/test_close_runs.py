@@ -313,6 +313,7 @@ def process_that_closes(world: UsageTables, fatal: str) -> subprocess.Popen[str]
 
 @pytest.mark.parametrize("fatal", STEPS)
 def test_a_closer_killed_at_any_step_leaves_the_same_lines_to_the_next(world: UsageTables, fatal: str) -> None:
+    """F22. A closer killed at any step leaves the same lines to the next one."""
     process = process_that_closes(world, fatal)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, complaint
@@ -416,6 +417,7 @@ def test_what_fails_in_a_process_is_told_by_the_closer(world: UsageTables, monke
 
 
 def test_two_processes_that_close_at_once_agree(world: UsageTables) -> None:
+    """F22. Two processes that close a period at once freeze one set of lines."""
     processes = [process_that_closes(world, "never") for _ in range(2)]
     outcomes = [process.communicate(timeout=120) for process in processes]
 

@@ -278,6 +278,7 @@ def test_the_ledger_keeps_the_id_that_the_receiver_gave(client: Client) -> None:
 def test_a_process_killed_at_any_step_is_taken_up_and_every_line_counts_once(
     client: Client, settings: Settings, step: str, occurrence: int
 ) -> None:
+    """F19. A delivery killed at any step, answers included, is taken up; the receiver has every line once."""
     items = tuple(many_lines(7))
     run = store_run(client, items)
     accepted: dict[str, int] = {}

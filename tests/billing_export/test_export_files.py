@@ -20,7 +20,7 @@ import pytest
 
 from billing_export.export import ExportFormat, Totals, export_runs, write_files
 from billing_export.export_csv import csv_header, csv_rows, read_csv
-from billing_export.export_file import whole_file, write_atomically
+from billing_export.export_file import remove_abandoned, whole_file, write_atomically
 from billing_export.export_focus import FocusOptions
 from billing_export.export_lines import Documents
 from billing_export.export_parquet import read_parquet
@@ -162,6 +162,22 @@ def test_a_file_that_fails_half_way_leaves_the_old_one_alone(tmp_path: Path) -> 
         write_atomically(file, failing())
     assert file.read_text() == "old\n"
     assert [one.name for one in tmp_path.iterdir()] == ["lines"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    file = tmp_path / "lines.csv"
+    left = tmp_path / ".lines.csv.k1lled.part"
+    left.write_text("half of a li")
+    of_others = [tmp_path / ".lines.csv.bak.k1lled.partial", tmp_path / ".other.csv.k1lled.part", tmp_path / "x.part"]
+    for one in of_others:
+        one.write_text("not ours")
+
+    with whole_file(file) as part:
+        part.write_text("whole\n")
+        remove_abandoned([file])
+
+    assert file.read_text() == "whole\n"
+    assert sorted(tmp_path.iterdir()) == sorted([file, *of_others])
 
 
 def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:

@@ -66,6 +66,17 @@ def test_exporting_again_gives_the_same_bytes(folder: Path) -> None:
     assert bytes_of(folder) == before
 
 
+def test_an_export_takes_away_what_a_killed_one_left_half_written(folder: Path) -> None:
+    for name in ("line_items.parquet", "manifest.json", "SHA256SUMS"):
+        (folder / f".{name}.k1lled_.part").write_text("ha")
+    killed = check_folder(folder).differences
+
+    export_folder(chunks(), made_run(), [ExportFormat.CSV], folder)
+
+    assert len(killed) == 3
+    assert check_folder(folder).differences == ()
+
+
 def test_sha256sum_checks_the_folder(folder: Path) -> None:
     good = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=False)
     (folder / "line_items.csv").write_bytes(b"other")

@@ -24,8 +24,7 @@ def stack(service_settings: Settings) -> Iterator[Stack]:
 
 @pytest.fixture
 def faulty(service_settings: Settings) -> Iterator[FaultStack]:
-    settings = msgspec.structs.replace(service_settings, kafka_partitions=2, flush_events_max=100, flush_interval_s=0.1)
-    with fault_stack_of(settings) as one:
+    with fault_stack_of(service_settings) as one:
         yield one
 
 

@@ -34,14 +34,11 @@ def copied(cluster: Cluster, clickhouse: ClickHouseUnderTest, database: str, tmp
     settings = Settings(
         data_dir=tmp_path / "data",
         kafka_servers=cluster.bootstrap,
-        kafka_partitions=2,
         kafka_replication_factor=3,
         clickhouse_url=clickhouse.url,
         clickhouse_username=clickhouse.username,
         clickhouse_password=clickhouse.password,
         clickhouse_database=database,
-        flush_events_max=100,
-        flush_interval_s=0.1,
     )
     with fault_stack_of(settings) as one:
         yield one

@@ -79,9 +79,6 @@ def test_f15_a_worker_whose_clickhouse_has_a_full_disk(service_settings: Setting
             clickhouse_url=server.url,
             clickhouse_username="default",
             clickhouse_password="",
-            kafka_partitions=2,
-            flush_events_max=100,
-            flush_interval_s=0.1,
         )
         ensure_database(settings)
         with fault_stack_of(settings) as stack:
@@ -112,9 +109,6 @@ def test_f15_a_broker_with_a_full_disk(service_settings: Settings, disk: SmallDi
         settings = msgspec.structs.replace(
             service_settings,
             kafka_servers=broker.bootstrap,
-            kafka_partitions=2,
-            flush_events_max=100,
-            flush_interval_s=0.1,
         )
         with fault_stack_of(settings) as stack:
             stack.gateway(kafka_delivery_timeout_s=2.0)

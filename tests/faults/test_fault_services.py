@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +24,10 @@ from schemas.errors import KafkaUnavailableError
 from schemas.topics import USAGE_EVENTS
 from tests.support.fault_numbers import EVENTS, IS_FULL, seeds
 from tests.support.fault_proof import prove
-from tests.support.fault_stack import FaultStack, FaultyProcess, Sender, fault_stack_of, made_events
+from tests.support.fault_stack import STOP_WAIT_S, FaultStack, FaultyProcess, Sender, fault_stack_of, made_events
 from tests.support.fault_wire import FaultWire
 from tests.support.invariants import wait_for
-from tests.support.plain_log import Made
+from tests.support.plain_log import Made, made_log
 from tests.support.proxied_kafka import ProxiedKafka, proxied_kafka
 
 STALLS = 4 if IS_FULL else 1
@@ -48,13 +49,10 @@ def behind_wire(
     settings = Settings(
         data_dir=tmp_path / "data",
         kafka_servers=f"127.0.0.1:{broker[1].port}",
-        kafka_partitions=2,
         clickhouse_url=clickhouse.url,
         clickhouse_username=clickhouse.username,
         clickhouse_password=clickhouse.password,
         clickhouse_database=database,
-        flush_events_max=100,
-        flush_interval_s=0.1,
     )
     with fault_stack_of(settings) as one:
         yield one
@@ -115,6 +113,32 @@ def test_f7_a_network_that_swallows_holds_resets_and_splits(
     assert set(sender.answers) <= {0, 200, 503}
     assert workers[0].terminate() in {0, 70, 75}
     prove(behind_wire, log, sender.accepted, overlaps=True)
+
+
+def test_f2_a_worker_told_to_stop_while_kafka_answers_nothing(
+    behind_wire: FaultStack, broker: tuple[ProxiedKafka, FaultWire]
+) -> None:
+    """F2. SIGTERM ends a worker within 20 s also while Kafka swallows every request, and nothing is lost."""
+    _, wire = broker
+    log = made_log(4, EVENTS // 4, prefix="silent")
+    half = len(log) // 2
+    worker = behind_wire.worker()
+    behind_wire.produce(log[:half])
+    behind_wire.settle(worker)
+    behind_wire.produce(log[half:])
+    broken = wire.broken
+    wire.spoil("swallow")
+    wait_for("a request that hangs", lambda: wire.broken > broken)
+
+    worker.process.send_signal(signal.SIGTERM)
+    code = worker.process.wait(STOP_WAIT_S)
+    wire.heal()
+    following = behind_wire.worker()
+    behind_wire.settle(following)
+
+    assert code in {0, 70, 75}, worker.said
+    assert following.terminate() == 0
+    prove(behind_wire, log)
 
 
 @pytest.mark.parametrize("seed", seeds())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import msgspec
 import pytest
 
 from metering import erasure_store
@@ -33,12 +32,11 @@ NEWER_FROM = "0021"
 @pytest.fixture
 def before(service_settings: Settings) -> Iterator[FaultStack]:
     """A stack whose database has not seen the newest migrations."""
-    settings = msgspec.structs.replace(service_settings, kafka_partitions=2, flush_events_max=100, flush_interval_s=0.1)
     known = [one for one in migrations() if one[0] < NEWER_FROM]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migrating, "migrations", lambda: known)
         patch.setattr(erasure_store, "read", lambda _: NOBODY)
-        stack = fault_stack_of(settings)
+        stack = fault_stack_of(service_settings)
         one = stack.__enter__()
     try:
         yield one

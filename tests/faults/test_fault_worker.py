@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import ConsumerGroupState
 
-from tests.support.fault_numbers import EVENTS, IS_FULL, seeds
+from tests.support.fault_numbers import EVENTS, FLUSH_EVENTS, IS_FULL, seeds
 from tests.support.fault_proof import prove
-from tests.support.fault_stack import FaultStack, FaultyProcess, Sender, group_state, made_events
+from tests.support.fault_stack import STOP_WAIT_S, FaultStack, FaultyProcess, Sender, group_state, made_events, state_of
 from tests.support.fault_wire import FaultWire
 from tests.support.faulty_process import STEPS, Faults
 from tests.support.invariants import CommitWatch, wait_for
@@ -26,8 +26,6 @@ STORM_STEPS = 40 if IS_FULL else 5
 CRASHES = 50 if IS_FULL else 2
 PREPARING = ConsumerGroupState.PREPARING_REBALANCING
 ZOMBIE_STEPS = ["flush.events", "flush.rollups", "flush.positions"] if IS_FULL else ["flush.rollups"]
-STOP_WAIT_S = 25.0
-"""A worker that is told to stop is gone after 20 s; the rest is for a busy machine."""
 
 
 def slices(log: Sequence[Made], count: int) -> list[Sequence[Made]]:
@@ -133,7 +131,7 @@ def test_f9_a_zombie_that_wakes_in_mid_flush(faulty: FaultStack, step: str, seed
     faulty.evict_dead_members()
 
     # Its successor cuts the log elsewhere, so that the zombie's states end at positions of their own.
-    successor = faulty.worker(flush_events_max=37)
+    successor = faulty.worker(flush_events_max=FLUSH_EVENTS // 3 + 4)
     faulty.settle(successor)
     zombie.process.send_signal(signal.SIGCONT)
     faulty.produce(log[half:])
@@ -145,11 +143,6 @@ def test_f9_a_zombie_that_wakes_in_mid_flush(faulty: FaultStack, step: str, seed
     faulty.settle(successor)
     assert successor.terminate() == 0
     prove(faulty, log, overlaps=True)
-
-
-def state_of(worker: FaultyProcess) -> str:
-    """The state letter of a process: T is stopped, S asleep, R running."""
-    return Path(f"/proc/{worker.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("seed", seeds())
@@ -297,7 +290,7 @@ def test_f6_answers_lost_after_the_write(faulty: FaultStack, seed: int) -> None:
         worker.kill()
         wire.heal()
         faulty.evict_dead_members()
-        following = faulty.worker(clickhouse_url=url, flush_events_max=61)
+        following = faulty.worker(clickhouse_url=url, flush_events_max=FLUSH_EVENTS // 2 + 11)
         faulty.settle(following)
         assert following.terminate() == 0
 

@@ -193,6 +193,7 @@ BAD: list[tuple[str, bytes | None]] = [
 
 
 def test_every_poisonous_record_ends_in_the_dead_letters_and_every_other_event_counts(stack: Stack) -> None:
+    """F13. Poison of every kind ends in the dead letters with its reason and offset; every other event counts."""
     log: list[Made] = []
     for number, (reason, bad) in enumerate(BAD):
         log.append(Made(subject="s", id=f"e{number}", offset=2 * number))

@@ -91,6 +91,7 @@ def stage(service_settings: Settings) -> Iterator[Letters]:
 
 
 def test_a_letter_is_replayed_once_its_type_is_known_and_counts_once_however_often(stage: Letters, source: str) -> None:
+    """F13. A dead letter that is replayed after the fix counts once, however often it is replayed."""
     client = stage.stack.client
     good = json.dumps(event("1", source=source, type=NEW_TYPE)).encode()
     stage.send((b"acme", good), (b"acme", b"no json"), (b"other", json.dumps(event("2", source=source)).encode()))
@@ -123,6 +124,8 @@ def test_a_letter_is_replayed_once_its_type_is_known_and_counts_once_however_oft
 
 
 def test_a_replay_that_dies_before_its_note_is_done_again_and_counts_once(stage: Letters, source: str) -> None:
+    """F13. A replay that dies is done again, and its events count once."""
+
     class PowerCutError(Exception):
         pass
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from metering.config import Settings
@@ -60,6 +61,25 @@ def test_the_ends_of_a_log_are_its_first_kept_and_its_next_offset(settings: Sett
     assert producer.flush(30) == 0
 
     assert log_ends(settings, f"{topic_prefix}-ends") == {0: (0, 5), 1: (0, 0), 2: (0, 1)}
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE])
+def test_a_partition_whose_leader_is_being_chosen_is_asked_again(
+    settings: Settings, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    make(settings, f"{topic_prefix}-leaderless{code}", partitions=2)
+    answers = [KafkaException(KafkaError(code)), KafkaException(KafkaError(code))]
+
+    class Leaderless(Consumer):
+        def get_watermark_offsets(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+            if answers:
+                raise answers.pop()
+            return super().get_watermark_offsets(*args, **kwargs)
+
+    monkeypatch.setattr("metering.kafka.Consumer", Leaderless)
+
+    assert log_ends(settings, f"{topic_prefix}-leaderless{code}") == {0: (0, 0), 1: (0, 0)}
+    assert answers == []
 
 
 def test_topics_are_made_once_with_what_the_ledger_counts_on(settings: Settings) -> None:

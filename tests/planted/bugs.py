@@ -14,6 +14,7 @@ AUDIT: Final = "tests/faults/test_audit_repair.py"
 OBSTACLES: Final = "tests/billing_export/test_close_obstacles.py"
 CRASH: Final = "tests/aggregators/test_flush_crash.py"
 PAUSES: Final = "tests/aggregators/test_pauses.py"
+ISOLATION: Final = "tests/metering/test_security_isolation.py"
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +199,13 @@ BUGS: Final = (
         "tests/aggregators/test_pipeline_takeover.py",
     ),
     bug(
+        "a rollup row is added to the one before instead of taking its place",
+        "schemas/clickhouse/0002_rollups.sql",
+        "ENGINE = ReplacingMergeTree(position)",
+        "ENGINE = SummingMergeTree",
+        "tests/aggregators/test_pipeline_takeover.py",
+    ),
+    bug(
         "a worker goes on though another one claimed where a catalog begins",
         "aggregators/catalog_starts.py",
         "        if winner != one:\n",
@@ -248,11 +256,46 @@ BUGS: Final = (
         OBSTACLES,
     ),
     bug(
+        "a correction that makes less is not billed",
+        "billing_export/adjust.py",
+        "    if not more and not due:\n",
+        "    if more < 0 or (not more and not due):\n",
+        "tests/simulation/test_simulated_bills.py",
+    ),
+    bug(
+        "what a killed export left half written stays in the folder",
+        "billing_export/manifest.py",
+        "remove_abandoned(folder / name for name in (*FILE_NAMES.values(), MANIFEST, CHECKSUMS))",
+        "remove_abandoned(())",
+        "tests/billing_export/test_export_folder.py",
+    ),
+    bug(
         "an audit looks over holes in the ledger",
         "aggregators/audit.py",
         "row.first > row.reached + 1:",
         "row.first > row.reached + 1_000_000:",
         AUDIT,
+    ),
+    bug(
+        "a question forgets whose usage it is about",
+        "metering/usage/owners.py",
+        'return f"{subjects}\\n    AND one.subject IN {{owned:Array(String)}}"',
+        "return subjects",
+        ISOLATION,
+    ),
+    bug(
+        "a customer's key asks about everybody",
+        "metering/usage/restricted.py",
+        "customers=(customer,), by=parameters.by or by",
+        "by=parameters.by or by",
+        ISOLATION,
+    ),
+    bug(
+        "a customer's key sends events of another",
+        "ingest/foreign.py",
+        "if owner is None or owner.id != customer:",
+        "if owner is None:",
+        "tests/ingest/test_gateway_keys.py::test_a_customers_key_sends_that_customers_subjects_alone",
     ),
     bug(
         "the producer does not wait for all copies",

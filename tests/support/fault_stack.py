@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from metering.config import Settings, variable_of
 from metering.embedded.ports import free_ports
 from metering.kafka import client_config, log_ends
 from schemas.topics import USAGE_EVENTS
+from tests.support.fault_numbers import FLUSH_EVENTS
 from tests.support.faulty_process import VARIABLE, Faults
 from tests.support.plain_log import Made, made_log
 from tests.support.worker_process import ROOT, WAIT_S, Stack, WorkerProcess
@@ -33,12 +35,14 @@ from tests.support.worker_process import ROOT, WAIT_S, Stack, WorkerProcess
 BATCH_EVENTS = 100
 REQUEST_TIMEOUT_S = 20.0
 LEAVE_GROUP = 13
+STOP_WAIT_S = 25.0
+"""A worker that is told to stop is gone after 20 s; the rest is for a busy machine."""
 
 
 class FaultyProcess(WorkerProcess):
-    """A worker or gateway of ours as its own process, with what it is to suffer."""
+    """A command of ours as its own process, with what it is to suffer."""
 
-    def __init__(self, settings: Settings, command: str, faults: Faults, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, command: Sequence[str], faults: Faults, environ: Mapping[str, str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         plain = Settings()
         given = {
@@ -48,7 +52,7 @@ class FaultyProcess(WorkerProcess):
         }
         self.started_s = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.faulty_process", command],
+            [sys.executable, "-m", "tests.support.faulty_process", *command],
             env={**os.environ, **given, **environ, VARIABLE: msgspec.json.encode(faults).decode()},
             cwd=ROOT,
             stdout=self._said,
@@ -65,12 +69,12 @@ class FaultStack(Stack):
 
     def worker(self, faults: Faults | None = None, **changes: Any) -> FaultyProcess:
         """Start a worker; `changes` are settings of its own."""
-        return self._process("worker", faults or Faults(), {"worker_metrics_port": 0, **changes})
+        return self._process(["worker"], faults or Faults(), {"worker_metrics_port": 0, **changes})
 
     def gateway(self, **changes: Any) -> FaultyProcess:
         """Start a gateway on a free port and wait until it answers."""
         (port,) = free_ports(1)
-        one = self._process("gateway", Faults(), {"gateway_port": port, "kafka_delivery_timeout_s": 5.0, **changes})
+        one = self._process(["gateway"], Faults(), {"gateway_port": port, "kafka_delivery_timeout_s": 5.0, **changes})
         self.gateway_url = f"http://127.0.0.1:{port}"
         deadline_s = time.monotonic() + WAIT_S
         while True:
@@ -83,7 +87,11 @@ class FaultStack(Stack):
             else:
                 return one
 
-    def _process(self, command: str, faults: Faults, changes: Mapping[str, Any]) -> FaultyProcess:
+    def command(self, *arguments: str, faults: Faults | None = None) -> FaultyProcess:
+        """Start a command that ends by itself, such as `close`."""
+        return self._process(arguments, faults or Faults(), {})
+
+    def _process(self, command: Sequence[str], faults: Faults, changes: Mapping[str, Any]) -> FaultyProcess:
         one = FaultyProcess(msgspec.structs.replace(self.settings, **changes), command, faults, {})
         self._workers.append(one)
         return one
@@ -127,9 +135,20 @@ def group_state(settings: Settings, group: str = GROUP_ID) -> ConsumerGroupState
     return ConsumerGroupState(described.state)
 
 
+def state_of(process: FaultyProcess) -> str:
+    """The state letter of a process: T is stopped, S asleep, R running."""
+    return Path(f"/proc/{process.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
 @contextmanager
-def fault_stack_of(settings: Settings) -> Iterator[FaultStack]:
-    """A stack for the length of the block; its processes end with it, and leave the group to the next one."""
+def fault_stack_of(services: Settings) -> Iterator[FaultStack]:
+    """A stack of two partitions and many small flushes for the length of the block.
+
+    Its processes end with it, and leave the group to the next one.
+    """
+    settings = msgspec.structs.replace(
+        services, kafka_partitions=2, flush_events_max=FLUSH_EVENTS, flush_interval_s=0.1
+    )
     one = FaultStack(settings)
     try:
         yield one

@@ -15,6 +15,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "faults.md"
 BEGIN: Final = "<!-- table: written by `python -m tests.support.fault_table` -->\n"
 END: Final = "<!-- end of table -->\n"
+NAMED: Final = re.compile(r'"""[FL]\d+\. ')
 SENTENCE: Final = re.compile(r"(F\d+|L\d)\. (.+)", re.DOTALL)
 
 
@@ -29,8 +30,9 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 def proofs() -> list[Proof]:
     """Every test whose first line names a fault, by fault."""
     found: list[Proof] = []
-    for file in sorted((*(ROOT / "tests/faults").glob("test_*.py"), *(ROOT / "tests/simulation").glob("test_*.py"))):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for file in sorted((ROOT / "tests").glob("*/test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if NAMED.search(text) else ():
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 named = SENTENCE.fullmatch(ast.get_docstring(node) or "")
                 if named:

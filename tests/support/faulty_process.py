@@ -1,8 +1,8 @@
 """`python -m tests.support.faulty_process COMMAND`: a command of ours that dies, sleeps or errs at named steps.
 
 The product has no hooks for this. The process is the real one; its functions are wrapped from outside before it starts.
-What is to happen stands in the variable FAULTS, as JSON of `Faults`. A step may be one of STEPS, each told `before` and
-`after` it is done, as in `flush.events.before`.
+What is to happen stands in the variable FAULTS, as JSON of `Faults`. A step may be one of STEPS or of those in
+faulty_billing.py, each told `before` and `after` it is done, as in `flush.events.before`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from aggregators.flush import STEPS as FLUSH_STEPS
 from metering import clock
 from metering.cli import main
 from schemas.erasure import NOBODY
+from tests.support.faulty_billing import STEPS as BILLING_STEPS
+from tests.support.faulty_billing import inject_billing
 
 VARIABLE: Final = "FAULTS"
 STEPS: Final = (
@@ -38,6 +40,7 @@ STEPS: Final = (
     "commit",
     *(f"flush.{step}" for step in FLUSH_STEPS),
 )
+"""Steps of a worker."""
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,8 +151,9 @@ def inject(faults: Faults) -> None:
     """Wrap the steps of a worker. A step that is no longer there is an error, not a fault that never happens."""
     injector = _Injector(faults)
     point = faults.at.rpartition(".")[0]
-    if point and point not in STEPS:
-        raise SystemExit(f"no step is called {point!r}; there are {', '.join(STEPS)}")
+    known = (*STEPS, *BILLING_STEPS)
+    if point and point not in known:
+        raise SystemExit(f"no step is called {point!r}; there are {', '.join(known)}")
     if faults.is_older:
         become_older()
     working = worker_store.WorkerStore
@@ -165,6 +169,8 @@ def inject(faults: Faults) -> None:
     working._insert = inserting  # type: ignore[method-assign]
     sink = worker_store._RetriedSink
     sink.send = injector.around("flush.dead_letters_topic", sink.send)  # type: ignore[method-assign]
+    if point in BILLING_STEPS:
+        inject_billing(injector.around)
     _SkewedClock.faults = faults
     clock.SystemClock = _SkewedClock  # type: ignore[misc]
     if faults.exit_after_s:
