@@ -88,7 +88,7 @@ class Demo:
         self._out.mkdir(parents=True)
         stack = Supervisor(
             self._settings,
-            [one for one in children(self._settings, python=sys.executable) if one.name != "dashboard"],
+            [one for one in children(self._settings, python=sys.executable) if one.name in ("gateway", "worker")],
             prepare=_prepare,
             console=self._errors,
             clock=self._clock,

@@ -1,4 +1,4 @@
-"""Proves runs in a process of its own, while the next month is closed in this one."""
+"""Proves runs in two processes of their own, while the next month is closed in this one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import Final
 
 from billing_export.run import Run
 from billing_export.verify import Prover, Verified
 from metering.clickhouse import connect
 from metering.config import Settings
+
+PROCESSES: Final = 2
 
 _provers: list[Prover] = []
 """The one of this process, once it has begun."""
@@ -18,8 +21,10 @@ _provers: list[Prover] = []
 
 @contextmanager
 def prover(settings: Settings) -> Iterator[Callable[[Run], Future[Verified]]]:
-    """What to call with a frozen run; the proof comes later, in the order asked for."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(settings,)) as pool:
+    """What to call with a frozen run; its proof comes later."""
+    with ProcessPoolExecutor(
+        PROCESSES, mp_context=get_context("spawn"), initializer=_begin, initargs=(settings,)
+    ) as pool:
         yield lambda run: pool.submit(_prove, run)
 
 
