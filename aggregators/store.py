@@ -63,6 +63,10 @@ ORDER BY since
 """
 
 
+_QUICK: Final = {"optimize_on_insert": 0}
+"""Rows of one insert are different rows: to look for ones that replace another in it would double what it costs."""
+
+
 class LedgerEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Where a partition's ledger stands. `starts`: catalog version → first offset decided with it.
 
@@ -203,7 +207,11 @@ def insert(client: Client, table: str, rows: pa.Table, *, settings: Mapping[str,
     block = sink.getvalue().to_pybytes()
     token = f"{table}-{hashlib.sha256(block).hexdigest()}"
     client.raw_insert(
-        table, rows.column_names, block, {"insert_deduplication_token": token, **(settings or {})}, "ArrowStream"
+        table,
+        rows.column_names,
+        block,
+        {"insert_deduplication_token": token, **_QUICK, **(settings or {})},
+        "ArrowStream",
     )
 
 
