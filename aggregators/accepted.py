@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aggregators import arrays
 from aggregators.dedupe import Identity, Standing, identity_key
-from aggregators.fold import Moment
+from aggregators.state import Moment
 from schemas.meter import Measurement, MeterVersion
 from schemas.rollup import DIGEST_MODULUS
 from schemas.usage_event import EventColumns, UsageEvent, columns_of, decode_event

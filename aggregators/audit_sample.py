@@ -15,8 +15,8 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators import store
 from aggregators.decide import Accepted, Decision
-from aggregators.fold import DAY_S, DayKey, State, StateKey
 from aggregators.partition import Partition, known_days_filter
+from aggregators.state import DAY_S, DayKey, State, StateKey
 from aggregators.store import LedgerEnd
 from schemas.admission import Admission
 from schemas.catalog import AppliedCatalog

@@ -12,8 +12,8 @@ import pyarrow as pa
 from aggregators import arrays
 from aggregators.decide import Decision, accepted_events_of
 from aggregators.facts import UNSEEN, TakenRow
-from aggregators.fold import MemberRow, Moment, Series, StateRow, Version
 from aggregators.recompute import Recomputed
+from aggregators.state import MemberRow, Moment, Series, StateRow, Version
 from schemas.quantity import ZERO
 
 SeriesByVersion = Mapping[Version, Series]

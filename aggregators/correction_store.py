@@ -10,7 +10,7 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators.dedupe import Identity
 from aggregators.facts import Correction, Link, Place, StoredEvent, TakenRow
-from aggregators.fold import DayKey, StateKey
+from aggregators.state import DayKey, StateKey
 from aggregators.store import chunks
 from schemas.meter import WINDOW_S
 

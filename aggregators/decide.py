@@ -15,9 +15,9 @@ from aggregators.decode import Decoded, Limits, decode_batch
 from aggregators.dedupe import Identity, KeyFilter, identity_key
 from aggregators.erased import Eraser
 from aggregators.facts import Correction
-from aggregators.fold import Moment
 from aggregators.record_batch import RecordBatch
 from aggregators.repeats import Lookup, Repeats
+from aggregators.state import Moment
 from aggregators.usage import Usage
 from schemas.admission import Admission
 from schemas.corrections import VOIDED

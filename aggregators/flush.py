@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from aggregators import columns
 from aggregators.decide import Decision
-from aggregators.fold import DayKey
 from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition
+from aggregators.state import DayKey
 
 STEPS: Final = ("events", "members", "rollups", "dead_letters_topic", "dead_letters", "positions")
 """The steps of a flush, in order; fault tests kill the worker at each."""

@@ -15,7 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from aggregators import arrays
-from aggregators.fold import DayKey, Fold, Group, Series, State, StateKey
+from aggregators.fold import Fold
+from aggregators.state import DayKey, Group, Series, State, StateKey
 from schemas.meter import OTHER
 
 TABLE: Final = "group_overflows"

@@ -10,9 +10,10 @@ import pyarrow as pa
 from aggregators.catalog_starts import Start
 from aggregators.decide import Decision, merge
 from aggregators.dedupe import KeyFilter
-from aggregators.fold import DayKey, Fold, Group, Series, State, StateKey
+from aggregators.fold import Fold
 from aggregators.group_limit import GroupLimits
 from aggregators.recompute import Recomputed
+from aggregators.state import DayKey, Group, Series, State, StateKey
 from aggregators.store import LedgerEnd
 from aggregators.usage import groups, usage_of
 from schemas.meter import MeterVersion

@@ -21,11 +21,11 @@ from aggregators.dead_letter_limit import DeadLetterLimit
 from aggregators.decide import Decider, Decision, Limits
 from aggregators.dedupe import KeyFilter
 from aggregators.flush import Flush, build_flush
-from aggregators.fold import DayKey
 from aggregators.metrics import FLUSH_SECONDS
 from aggregators.partition import LoadDays, Partition
 from aggregators.pauses import Pauses, Told
 from aggregators.record_batch import RecordBatch
+from aggregators.state import DayKey
 from aggregators.threads import STOP_CHECK_S, guarded, offer
 from aggregators.worker_store import StoppedError, WorkerStore
 from metering.clock import Clock

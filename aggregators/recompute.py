@@ -13,7 +13,8 @@ import msgspec
 
 from aggregators.dedupe import Identity
 from aggregators.facts import Place
-from aggregators.fold import DayKey, Fold, MemberRow, Moment, Series, State, StateKey
+from aggregators.fold import Fold
+from aggregators.state import DayKey, MemberRow, Moment, Series, State, StateKey
 from schemas.group_overflow import NO_OVERFLOWS, Overflows
 from schemas.meter import Measurement, MeterVersion
 from schemas.usage_event import UsageEvent

@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators import catalog_starts
 from aggregators.dedupe import Identity, Standing
-from aggregators.fold import DAY_S, DayKey, State, StateKey
+from aggregators.state import DAY_S, DayKey, State, StateKey
 
 _Item = TypeVar("_Item", bound=tuple[Any, ...])
 

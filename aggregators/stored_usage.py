@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-from aggregators.fold import Moment, Version
+from aggregators.state import Moment, Version
 from aggregators.usage import Usage
 from schemas.admission import Admission
 from schemas.errors import EventRejectedError

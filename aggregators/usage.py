@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from aggregators.accepted import Accepted
-from aggregators.fold import DAY_S, EventsToFold, Group, Moment
+from aggregators.state import DAY_S, EventsToFold, Group, Moment
 from schemas.meter_columns import Seen, joined, seen_alone
 
 

@@ -20,10 +20,10 @@ from aggregators.catalog_starts import Start
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing
 from aggregators.flush import DeadLetterSink, Flush, write_flush
-from aggregators.fold import DayKey, State, StateKey
 from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.metrics import CLICKHOUSE_RETRIES
 from aggregators.partition import known_days_filter
+from aggregators.state import DayKey, State, StateKey
 from aggregators.store import LedgerEnd
 from metering import catalog_store, erasure_store, partition_pauses
 from metering.clickhouse import connect, is_passing

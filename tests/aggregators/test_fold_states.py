@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregators.decide import Accepted, Decision
-from aggregators.fold import Fold, State
+from aggregators.fold import Fold
 from aggregators.partition import Partition, known_days_filter
+from aggregators.state import State
 from aggregators.store import LedgerEnd
 from schemas.admission import Admission
 from schemas.meter import Aggregation, Meter, MeterVersion

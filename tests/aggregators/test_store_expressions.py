@@ -13,7 +13,7 @@ from aggregators import store
 from aggregators.columns import events_table, rollups_table
 from aggregators.decide import Accepted, Decision
 from aggregators.dedupe import Standing, identity_key
-from aggregators.fold import DayKey, Series, State, StateKey
+from aggregators.state import DayKey, Series, State, StateKey
 from schemas.meter import Aggregation, Meter, MeterVersion
 from schemas.usage_event import UsageEvent, event_digest
 

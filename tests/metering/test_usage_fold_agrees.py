@@ -8,7 +8,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregators.fold import EPOCH_START, Fold, Moment, Series, State
+from aggregators.fold import Fold
+from aggregators.state import EPOCH_START, Moment, Series, State
 from schemas.meter import Aggregation, Measurement, Meter, MeterVersion
 from schemas.rollup import EMPTY, LogMoment, RollupState, merge
 

@@ -56,13 +56,13 @@ BUGS: Final = (
     bug(
         "an offset that a state includes is folded again",
         "aggregators/fold.py",
-        "elif offsets[group.rows[0]] <= state.position:",
-        "elif offsets[group.rows[0]] < 0:",
+        "elif group.events.offsets[group.rows[0]] <= state.position:",
+        "elif group.events.offsets[group.rows[0]] < 0:",
         SIMULATION,
     ),
     bug(
         "the last offset of a state is folded again",
-        "aggregators/fold.py",
+        "aggregators/state.py",
         "if offsets[row] > position]",
         "if offsets[row] >= position]",
         SIMULATION,
@@ -70,7 +70,7 @@ BUGS: Final = (
     ),
     bug(
         "the digest is replaced instead of added to",
-        "aggregators/fold.py",
+        "aggregators/state.py",
         "group.rows), state.digest) % DIGEST_MODULUS",
         "group.rows), 0) % DIGEST_MODULUS",
         SIMULATION,
@@ -84,14 +84,14 @@ BUGS: Final = (
     ),
     bug(
         "of equal times the first offset is the latest",
-        "aggregators/fold.py",
+        "aggregators/state.py",
         "or time_us >= state.latest_time_us:",
         "or time_us > state.latest_time_us:",
         SIMULATION,
     ),
     bug(
         "the least value is the greatest",
-        "aggregators/fold.py",
+        "aggregators/state.py",
         "if state.value_min is None or least < state.value_min:",
         "if state.value_min is None or least > state.value_min:",
         SIMULATION,
@@ -158,7 +158,7 @@ BUGS: Final = (
     ),
     bug(
         "windows begin a second late",
-        "aggregators/fold.py",
+        "aggregators/state.py",
         "self.window_s = time_s - time_s % WINDOW_S",
         "self.window_s = time_s - (time_s - 1) % WINDOW_S",
         SIMULATION,

@@ -17,8 +17,8 @@ from aggregators.catalog_starts import Start
 from aggregators.decide import Decision
 from aggregators.dedupe import Identity, KeyFilter, Standing, identity_key
 from aggregators.flush import Flush, write_flush
-from aggregators.fold import DAY_S, DayKey, State, StateKey
 from aggregators.partition import known_days_filter
+from aggregators.state import DAY_S, DayKey, State, StateKey
 from aggregators.store import LedgerEnd, ends_of
 from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
