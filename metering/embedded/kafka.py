@@ -77,6 +77,8 @@ class EmbeddedKafka:
 
     in_memory = False
     node_id = NODE_ID
+    format_options: Sequence[str] = ()
+    """Options of Kafka's format tool: what else the first metadata of a new cluster is to say."""
 
     def __init__(
         self,
@@ -259,11 +261,11 @@ class EmbeddedKafka:
         return path
 
     def _begin_log(self, java: Path, jars: Sequence[Path], properties: Path, archive: StartArchive | None) -> None:
-        if archive is not None:
+        if archive is not None and not self.format_options:
             begin_log(self.log_folder, archive, cluster_id=self.cluster_id, node_id=self.node_id)
             return
         command = [str(java), *self._jvm_options(), "-cp", os.pathsep.join(map(str, jars)), "kafka.tools.StorageTool"]
-        command += ["format", "-t", self.cluster_id, "-c", str(properties)]
+        command += ["format", "-t", self.cluster_id, "-c", str(properties), *self.format_options]
         done = subprocess.run(
             command, capture_output=True, text=True, env=java_environment(), cwd=self._folder, check=False
         )

@@ -23,6 +23,12 @@ class SecureKafka(EmbeddedKafka):
         super().__init__(data_dir)
         self._certificates = certificates
         self._password = password
+        # The user's SCRAM secrets are part of the cluster's first metadata.
+        self.format_options = [
+            option
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for option in ("--add-scram", f"{mechanism}=[name={USERNAME},password={password}]")
+        ]
         self.ports = dict(zip(PROTOCOLS, free_ports(len(PROTOCOLS)), strict=True))
 
     def settings(self, door: str, **changes: Any) -> Settings:
@@ -67,18 +73,3 @@ class SecureKafka(EmbeddedKafka):
         lines += [f"{name}={value}" for name, value in more.items()]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
-
-    def _format(self, command: list[str], properties: Path) -> None:
-        # The user's SCRAM secrets are part of the cluster's first metadata.
-        formatting = [*command, "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(properties)]
-        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
-            formatting += ["--add-scram", f"{mechanism}=[name={USERNAME},password={self._password}]"]
-        run_java(formatting, self._folder)
-
-
-def run_java(argv: list[str], folder: Path) -> None:
-    """Run a Java program to its end; an error shows what it said."""
-    import subprocess
-
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
