@@ -17,7 +17,7 @@ from aggregators.erased import Eraser
 from aggregators.facts import Correction
 from aggregators.record_batch import RecordBatch
 from aggregators.repeats import Lookup, Repeats
-from aggregators.state import Moment
+from aggregators.state import moments_of
 from aggregators.usage import Usage
 from schemas.admission import Admission
 from schemas.corrections import VOIDED
@@ -130,8 +130,7 @@ class Decider:
         if gone:
             rows = [row for row in rows if row not in gone]
             seen = [without(one, gone) for one in seen]
-        moments_by_time = {time: Moment(time) for time in set(events.times)}
-        moments = [moments_by_time[time] for time in events.times]
+        moments = moments_of(events.times)
         accepted = accepted_rows(
             events.take(rows) if gone else events,
             epoch=self._epoch,

@@ -71,6 +71,12 @@ class Moment:
         self.time_us = time_s * 1_000_000 + since.microseconds
 
 
+def moments_of(times: Sequence[datetime]) -> list[Moment]:
+    """The moment of each time, made once for all that share it."""
+    moments = {time: Moment(time) for time in set(times)}
+    return [moments[time] for time in times]
+
+
 class EventsToFold(msgspec.Struct, frozen=True, gc=False):
     """What folding needs of the events of a batch, beside what the meters saw: parallel columns."""
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-from aggregators.state import Moment, Version
+from aggregators.state import Version, moments_of
 from aggregators.usage import Usage
 from schemas.admission import Admission
 from schemas.errors import EventRejectedError
@@ -32,9 +32,8 @@ class StoredReader:
         """(what the versions see of records ascending by offset, how many times a version cannot read one)."""
         events = decode_events(raws) or columns_of([decode_event(raw) for raw in raws])
         seen, unreadable = self._see(events)
-        moments = {time: Moment(time) for time in set(events.times)}
-        times = [moments[time] for time in events.times]
-        return Usage(subjects=events.subjects, moments=times, offsets=offsets, digests=digests, seen=seen), unreadable
+        moments = moments_of(events.times)
+        return Usage(subjects=events.subjects, moments=moments, offsets=offsets, digests=digests, seen=seen), unreadable
 
     def read(self, event: UsageEvent) -> list[tuple[MeterVersion, Measurement]]:
         """What each version sees of one event."""
