@@ -24,6 +24,10 @@ help: ## list these targets
 
 install: $(INSTALLED) ## install the pinned requirements into .venv
 
+# Where it is set, as in many images, every process would compile anew all that it imports: half of what a start takes.
+export PYTHONDONTWRITEBYTECODE :=
+COMPILED := examples.flights.__main__, ingest.gateway, aggregators.worker, metering.embedded.clickhouse_server
+
 # Each stamp is written last, so a broken install is done again. A change to pyproject.toml alone takes two seconds.
 $(PINNED): requirements-build.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -37,6 +41,7 @@ $(PINNED): requirements-build.txt requirements-dev.txt
 $(INSTALLED): $(PINNED) pyproject.toml
 	@$(BIN)/$(PIP) --editable .
 	@$(BIN)/python -m metering.embedded.kafka_training
+	@$(BIN)/python -c 'import $(COMPILED)'
 	@touch $(INSTALLED)
 
 checkers: $(CHECKERS_INSTALLED) ## install what checks exports, focus-validator and stripe-mock, into .checkers

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import (
     ClickHouseError,
@@ -28,6 +29,11 @@ SHOWN_REASON_MAX: Final = 200
 PASSING_CODES: Final = frozenset({75, 159, 202, 209, 210, 241, 242, 243, 252, 319, 999})
 """ClickHouse error codes that trying again may cure: a disk that is full (in a write, or before it), timeouts,
 overload, memory, read-only replica, too many parts, unknown write status, Keeper away."""
+
+# An insert would ask whether its rows are a DataFrame, and import pandas for that where it is installed: half a
+# second of processor time and 40 MiB in every process, for nothing that is used here.
+for _name in ("pd", "pd_time_test"):
+    vars(options).setdefault(_name, None)
 
 
 def connect(settings: Settings, *, database: str | None = None, limits: Mapping[str, int] | None = None) -> Client:

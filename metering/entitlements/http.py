@@ -37,6 +37,7 @@ def entitlement_routes(service: EntitlementService) -> list[Any]:
         bound = principal_of(request).customer
         if bound and bound != customer:
             raise NotFoundError
+        await service.fresh()
         return Response(service.answer(customer, meter), headers=_FRESH)
 
     return [get_entitlement]

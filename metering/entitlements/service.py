@@ -1,4 +1,4 @@
-"""Answers about entitlements from memory, and reads what was used in the background."""
+"""Answers about entitlements from memory, and reads what was used in the background for as long as somebody asks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Final
 
 import structlog
 from clickhouse_connect.driver.client import Client
@@ -25,11 +26,14 @@ from schemas.meter import Aggregation
 from schemas.quantity import ZERO
 from schemas.quota import Entitlement
 
+IDLE_S_MAX: Final = 60.0
+"""After so long without a question nothing is read until the next one, which waits for that reading."""
+
 _log = structlog.get_logger(__name__)
 
 
 class EntitlementService:
-    """What the gateway knows. `answer` never waits; `start` and `stop` belong to the event loop."""
+    """What the gateway knows. `answer` never waits; `fresh`, `start` and `stop` belong to the event loop."""
 
     def __init__(self, settings: Settings, clock: Clock, connect: Callable[[], Client] | None = None) -> None:
         self._settings = settings
@@ -40,6 +44,23 @@ class EntitlementService:
         self._metrics: EntitlementMetrics | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._poll: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        self._asked_at_s = 0.0
+        self._reading_over: asyncio.Future[None] | None = None
+
+    async def fresh(self) -> None:
+        """Wait for a reading when what is known is too old, as it is for the first question after a pause.
+
+        Ends without one when readings fail or take too long; `answer` then says so.
+        """
+        if self._poll is None:
+            return
+        self._asked_at_s = self._clock.monotonic_s()
+        self._asked.set()
+        if not self._is_fresh() and not self._is_failing:
+            if self._reading_over is None:
+                self._reading_over = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._reading_over], timeout=self._settings.entitlements_stale_s_max)
 
     def answer(self, customer: str, meter: str) -> Entitlement:
         """Whether a customer may use a meter, by what was read less than `entitlements_stale_s_max` ago.
@@ -80,7 +101,7 @@ class EntitlementService:
         self._held = self._reader.read()
 
     async def start(self, registry: CollectorRegistry) -> None:
-        """Read once and keep reading; metrics go to `registry`."""
+        """Read whenever somebody asks, and keep reading for a while; metrics go to `registry`."""
         self._metrics = EntitlementMetrics(registry)
         # A thread of its own: questions that take long must not keep readings waiting.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="entitlements")
@@ -92,18 +113,28 @@ class EntitlementService:
             self._poll.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poll
+        self._end_waits()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
 
     async def _keep_reading(self) -> None:
         while True:
+            if self._clock.monotonic_s() - self._asked_at_s > IDLE_S_MAX:
+                self._asked.clear()
+            await self._asked.wait()
             begun_at_s = self._clock.monotonic_s()
             await self._read_once()
+            self._end_waits()
             took_s = self._clock.monotonic_s() - begun_at_s
             if self._metrics is not None:
                 self._metrics.read_seconds.observe(took_s)
             # A long reading leaves room for other work before the next, and is not too old when that one is done.
             await asyncio.sleep(max(self._settings.entitlements_interval_s - took_s, min(took_s, 0.5)))
+
+    def _end_waits(self) -> None:
+        if self._reading_over is not None:
+            self._reading_over.set_result(None)
+            self._reading_over = None
 
     async def _read_once(self) -> None:
         try:
@@ -121,9 +152,15 @@ class EntitlementService:
         if self._metrics is not None and self._held is not None:
             self._metrics.customers.set(len(self._held.terms))
 
+    def _is_fresh(self) -> bool:
+        held = self._held
+        return (
+            held is not None and self._clock.monotonic_s() - held.read_at_s <= self._settings.entitlements_stale_s_max
+        )
+
     def _fresh(self) -> Held:
         held = self._held
-        if held is None or self._clock.monotonic_s() - held.read_at_s > self._settings.entitlements_stale_s_max:
+        if held is None or not self._is_fresh():
             raise ClickHouseUnavailableError(
                 "what was used is not known, or was read too long ago to be told",
                 where="entitlements",

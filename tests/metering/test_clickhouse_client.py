@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +12,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Opera
 
 from metering.clickhouse import connect, ensure_database, is_passing
 from metering.config import Settings
+from metering.embedded.parts import settings_env
 from metering.embedded.ports import free_ports
 from metering.testing import ClickHouseUnderTest
 from schemas.errors import ClickHouseUnavailableError, SettingError
@@ -31,6 +35,27 @@ def test_times_come_back_in_utc_and_say_so(clickhouse: ClickHouseUnderTest, data
     assert found == datetime(2013, 3, 31, 1, 30, 0, 1, tzinfo=UTC)
     assert found.tzinfo is not None
     client.close()
+
+
+INSERT = """
+import sys
+from datetime import UTC, datetime
+from metering.clickhouse import connect
+from metering.config import load_settings
+
+client = connect(load_settings())
+client.command("CREATE TABLE moments (at DateTime64(6, 'UTC'), n UInt8) ENGINE = MergeTree ORDER BY n")
+client.insert("moments", [[datetime(2013, 1, 1, tzinfo=UTC), 7]], column_names=["at", "n"])
+print(client.query("SELECT count() FROM moments").result_rows, "pandas" in sys.modules)
+"""
+
+
+def test_an_insert_does_not_load_pandas(clickhouse: ClickHouseUnderTest, database: str) -> None:
+    env = {**os.environ, **settings_env(settings_of(clickhouse, database))}
+
+    said = subprocess.run([sys.executable, "-c", INSERT], env=env, capture_output=True, text=True, check=True).stdout
+
+    assert said == "[(1,)] False\n"
 
 
 def test_a_database_is_made_once_and_then_left_alone(clickhouse: ClickHouseUnderTest, database: str) -> None:

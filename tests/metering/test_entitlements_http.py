@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from clickhouse_connect.driver.client import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
@@ -15,14 +16,15 @@ from litestar.testing import TestClient
 
 from ingest.gateway import create_gateway
 from ingest.problems import EXCEPTION_HANDLERS
+from metering.clickhouse import connect
 from metering.clock import FixedClock
 from metering.entitlements.http import entitlement_routes
 from metering.entitlements.reader import HeldReader
-from metering.entitlements.service import EntitlementService
+from metering.entitlements.service import IDLE_S_MAX, EntitlementService
 from metering.keys import Principal, Scope
 from metering.principal import give_principal
 from metering.testing import ClickHouseUnderTest
-from schemas.errors import LimitError
+from schemas.errors import ClickHouseUnavailableError, LimitError
 from tests.support.made_limits import DAY, NOW, catalog_with, fold
 from tests.support.made_usage import MadeEvent, UsageTables, usage_tables
 
@@ -208,6 +210,50 @@ def test_the_gateway_reads_by_itself_and_describes_the_route_and_the_metrics(tab
     assert {one["name"] for one in operation["parameters"]} == {"customer", "meter"}
     assert "Entitlement" in operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
     assert "metering_entitlements_read_seconds_count" in metrics
+
+
+def test_a_gateway_reads_nothing_until_it_is_asked_and_the_first_question_waits_for_a_reading(
+    tables: UsageTables,
+) -> None:
+    fold(tables, [MadeEvent(time=DAY, value="7", offset=0)])
+    held = msgspec.structs.replace(tables.settings, entitlements_interval_s=0.05, keys_required="never")
+    clock, connects = FixedClock(NOW), 0
+
+    def connect_counted() -> Client:
+        nonlocal connects
+        connects += 1
+        return connect(held)
+
+    service = EntitlementService(held, clock, connect_counted)
+    app = create_gateway(held, route_handlers=entitlement_routes(service), background=[service])
+
+    with TestClient(app) as client:
+        client.get("/healthz")
+        unasked = connects
+        first = client.get("/v1/customers/acme/entitlements/sum")
+        clock.move_to(NOW + timedelta(seconds=IDLE_S_MAX + 1))
+        after_a_pause = client.get("/v1/customers/acme/entitlements/sum")
+
+    assert unasked == 0
+    assert [one.status_code for one in (first, after_a_pause)] == [200, 200]
+    assert [one.json()["as_of"] for one in (first, after_a_pause)] == ["2013-01-20T00:00:00Z", "2013-01-20T00:01:01Z"]
+
+
+def test_a_question_does_not_wait_for_a_clickhouse_that_is_away(tables: UsageTables) -> None:
+    held = msgspec.structs.replace(
+        tables.settings, entitlements_interval_s=60.0, entitlements_stale_s_max=600.0, keys_required="never"
+    )
+
+    def refuse() -> Client:
+        raise ClickHouseUnavailableError("refused", where="clickhouse", fix="start it")
+
+    service = EntitlementService(held, FixedClock(NOW), refuse)
+    app = create_gateway(held, route_handlers=entitlement_routes(service), background=[service])
+
+    with TestClient(app) as client:
+        answers = [client.get("/v1/customers/acme/entitlements/sum").status_code for _ in range(3)]
+
+    assert answers == [503, 503, 503]
 
 
 def eventually_answered(client: TestClient[Litestar]) -> dict[str, Any]:
