@@ -31,13 +31,19 @@ def ledger_ends(client: Client, known: Mapping[Place, int]) -> dict[Place, int]:
 
 
 def moved(
-    client: Client, *, ends: Mapping[Place, int], meters: Collection[str], start: datetime
+    client: Client, *, since: Mapping[Place, int], ends: Mapping[Place, int], meters: Collection[str], start: datetime
 ) -> set[tuple[str, str]]:
-    """(meter, subject) of everything that was folded beyond `ends`, in windows from `start` on."""
-    clauses, parameters = _by_place(ends, "position >")
-    parameters |= {"meters": sorted(meters), "start": start, "known": list(ends)}
+    """(meter, subject) of everything that was folded beyond `since` and up to `ends`, in windows from `start` on.
+
+    What is beyond `ends` already may be in it or not.
+    """
+    clauses, parameters = _by_place(since, "position >")
+    # Read before all else, and of most rows alone: no row that counts lies before it, unless a place is new.
+    least = min(since.values(), default=0) if since.keys() == ends.keys() else 0
+    parameters |= {"meters": sorted(meters), "start": start, "known": list(since), "least": least}
     rows = client.query(
         f"""SELECT DISTINCT meter, subject FROM rollups
+        PREWHERE position >= {{least:UInt64}}
         WHERE meter IN {{meters:Array(String)}} AND window_start >= {{start:DateTime('UTC')}}
             AND ({clauses} OR (epoch, partition) NOT IN {{known:Array(Tuple(String, UInt32))}})""",
         parameters,

@@ -59,7 +59,8 @@ class HeldReader:
     def __init__(self, settings: Settings, clock: Clock, connect: Callable[[], Client] | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._connect = connect or (lambda: connect_to(settings, limits=query_limits(settings)))
+        # One thread takes half the processor time of several here, and leaves the rest to those who are waited for.
+        self._connect = connect or (lambda: connect_to(settings, limits={**query_limits(settings), "max_threads": 1}))
         self._client: Client | None = None
         self._catalog: AppliedCatalog | None = None
         self._forget()
@@ -152,17 +153,20 @@ class HeldReader:
             self._whole_at_s, self._marks = begun_at_s, found_marks
         else:
             if ends != before:
-                self._read_moved(client, catalog, before)
+                self._read_moved(client, catalog, before, ends)
             for span in sorted(self._needed - self._used.keys(), key=_order):
                 self._used[span] = self._read_span(client, catalog, span)
         self._ends = ends
 
-    def _read_moved(self, client: Client, catalog: AppliedCatalog, ends: Mapping[Place, int]) -> None:
+    def _read_moved(
+        self, client: Client, catalog: AppliedCatalog, since: Mapping[Place, int], ends: Mapping[Place, int]
+    ) -> None:
         if not self._used:
             return
         customers: dict[Span, set[str]] = {}
         meters = {span.meter for span in self._used}
-        for meter, subject in moved(client, ends=ends, meters=meters, start=min(one.start for one in self._used)):
+        start = min(one.start for one in self._used)
+        for meter, subject in moved(client, since=since, ends=ends, meters=meters, start=start):
             owner = catalog.customer_of(subject)
             terms = None if owner is None else self._terms[owner.id].meters.get(meter)
             if owner is not None and terms is not None:

@@ -42,15 +42,16 @@ def join_owners(question: Question) -> str:
     return f"\nINNER JOIN {_OWNED} AS owned USING (subject)"
 
 
-def whose(question: Question) -> str:
-    """The condition that leaves only the subjects and customers that are asked about."""
-    subjects = "" if question.query.subjects is None else "\n    AND one.subject IN {subjects:Array(String)}"
-    if question.query.customers is None:
-        return subjects
-    if owners(question) is not None:
-        return f"{subjects}\n    AND one.subject IN {{owned:Array(String)}}"
-    return f"""{subjects}
-    AND one.subject IN (SELECT subject FROM {_OWNED} WHERE customer IN {{customers:Array(String)}})"""
+def whose(question: Question, first: str = "AND") -> str:
+    """The condition that leaves only the subjects and customers that are asked about; it starts with `first`."""
+    conditions = [] if question.query.subjects is None else ["one.subject IN {subjects:Array(String)}"]
+    if question.query.customers is not None and owners(question) is not None:
+        conditions.append("one.subject IN {owned:Array(String)}")
+    elif question.query.customers is not None:
+        conditions.append(
+            f"one.subject IN (SELECT subject FROM {_OWNED} WHERE customer IN {{customers:Array(String)}})"
+        )
+    return f"\n    {first} " + "\n    AND ".join(conditions) if conditions else ""
 
 
 def owners(question: Question) -> dict[str, str] | None:

@@ -55,8 +55,9 @@ _NOT_RECOUNTED: Final = """
 _QUARTER: Final = "toStartOfFifteenMinutes(one.time)"
 _ASKED: Final = "arrayMap(name -> one.dimensions[name], {group_by:Array(String)})"
 
-_SETTINGS: Final = "SETTINGS do_not_merge_across_partitions_select_final = 1"
-"""Safe: each table's partition is a function of its sorting key, or of the record that the key names."""
+_SETTINGS: Final = "SETTINGS do_not_merge_across_partitions_select_final = 1, optimize_move_to_prewhere_if_final = 1"
+"""Safe: each table's partition is a function of its sorting key, or of the record that the key names; and of the
+conditions ClickHouse takes only those on the sorting key first, which all versions of a row share."""
 
 
 def rollups_statement(question: Question) -> Statement:
@@ -84,8 +85,8 @@ SELECT {who(question)} AS who, {_WINDOW} AS window_s, {_ASKED} AS asked,
     {_latest(question)},
     toString(sum(one.digest)) AS digests,
     {_moment(question)} AS first_moment
-FROM rollups AS one FINAL{_joins(question)}
-WHERE {_full_windows(question)}{whose(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
+FROM rollups AS one FINAL{_joins(question)}{whose(question, "PREWHERE")}
+WHERE {_full_windows(question)}{" AND one.position_first <= cut.last_offset" if cut else ""}
 GROUP BY who, window_s, asked, open, open_subject, open_window_s, open_version, open_names, open_values, open_epoch,
     open_partition, open_position_first
 {_SETTINGS}"""
@@ -175,7 +176,7 @@ WHERE one.type IN {{types:Array(String)}}
     {not_corrected(has_cut=question.query.cut is not None)}
     {"" if everything else f"AND ({_split(question)}{_open(question)}{_recounted(question)})"}
 {"ORDER BY who, one.time, one.epoch, one.partition, one.offset" if in_order else ""}
-{_SETTINGS}, optimize_move_to_prewhere_if_final = 1, max_bytes_before_external_sort = {SORT_BYTES_MAX}"""
+{_SETTINGS}, max_bytes_before_external_sort = {SORT_BYTES_MAX}"""
     return Statement(sql=sql, parameters=_parameters(question))
 
 

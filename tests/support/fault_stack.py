@@ -42,6 +42,8 @@ STOP_WAIT_S = 25.0
 class FaultyProcess(WorkerProcess):
     """A command of ours as its own process, with what it is to suffer."""
 
+    tells_where_it_stands = True
+
     def __init__(self, settings: Settings, command: Sequence[str], faults: Faults, environ: Mapping[str, str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         plain = Settings()

@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[2]
 class WorkerProcess:
     """`metering worker` as its own process; what it says is kept for a failing test to show."""
 
+    tells_where_it_stands = False
+    """Whether SIGUSR1 makes it write the stacks of its threads."""
+
     def __init__(self, settings: Settings) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         given = {
@@ -79,7 +82,14 @@ class WorkerProcess:
         return self.wait()
 
     def wait(self) -> int:
-        return self.process.wait(EXIT_WAIT_S)
+        """The exit code. Raises AssertionError, with what it said and where it stands, if it does not end."""
+        try:
+            return self.process.wait(EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            if self.tells_where_it_stands:
+                self.process.send_signal(signal.SIGUSR1)
+                time.sleep(1)
+            raise AssertionError(f"{self.process.args!r} did not end within {EXIT_WAIT_S} s:\n{self.said}") from None
 
     def close(self) -> None:
         if self.process.poll() is None:
