@@ -61,7 +61,7 @@ demo: $(INSTALLED) ## a year of real events through the whole pipeline, to verif
 
 # Much of the suite waits for processes, so three at a time suit two cores; each has engines of its own.
 test: $(INSTALLED) $(CHECKERS_INSTALLED) ## the whole test suite, against the embedded engines
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 25
 
 faults: $(INSTALLED) ## every fault with 100,000 events and 20 seeds; takes hours
 	FAULTS_EVENTS=100000 FAULTS_SEEDS=20 $(BIN)/pytest --timeout 3600 tests/faults

@@ -23,6 +23,9 @@ COMMENT 'Migrations that this database has seen; read with FINAL'
 """
 
 
+_RECORD: Final = "INSERT INTO schema_migrations (name, digest) SELECT {name:String}, {digest:String}"
+
+
 def migrations() -> list[tuple[str, str]]:
     """(file name, SQL text) of every migration, in the order of their numbers."""
     folder = resources.files("schemas") / "clickhouse"
@@ -57,6 +60,7 @@ def migrate(client: Client) -> list[str]:
             continue
         for statement in statements(text):
             client.command(statement)
-        client.insert("schema_migrations", [(name, digest)], column_names=["name", "digest"])
+        # A statement, not the client's insert, which asks for the table's columns first and takes twice as long.
+        client.command(_RECORD, {"name": name, "digest": digest})
         done.append(name)
     return done
