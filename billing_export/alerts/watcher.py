@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from clickhouse_connect.driver.client import Client
 
+from billing_export.alerts.day_watch import DayWatch
 from billing_export.alerts.decide import period_alerts, spend_alerts, usage_alerts
 from billing_export.alerts.metrics import AlertMetrics
 from billing_export.alerts.outbox import Outbox
@@ -32,6 +33,7 @@ class Watcher:
         client: Client,
         reader: HeldReader,
         targets: Sequence[Target],
+        days: DayWatch,
         *,
         clock: Clock,
         metrics: AlertMetrics,
@@ -39,6 +41,7 @@ class Watcher:
     ) -> None:
         self._client = client
         self._reader = reader
+        self._days = days
         self._clock = clock
         self._metrics = metrics
         self._known = known_ids(client, now=clock.now())
@@ -79,6 +82,7 @@ class Watcher:
             yield from period_alerts(rules, self._running(held.catalog, held.as_of), now=held.as_of)
         if Watch.BUDGET in watched:
             yield from spend_alerts(rules, self._spend.spent(held), as_of=held.as_of)
+        yield from self._days.found(held)
 
     def _running(self, catalog: AppliedCatalog, now: datetime) -> dict[str, list[Period]]:
         """The running billing periods by customer; worked out when the catalog changes and when a day may begin."""

@@ -265,3 +265,10 @@ AS SELECT customer, month,
 FROM kpi_customer_health_parts AS parts
 GROUP BY customer, month
 COMMENT 'Customer health by month: what it is blended of, and the blend';
+
+-- Alerts of drops and spikes against the same weekday stand in the table of all alerts; only what its columns say is wider.
+ALTER TABLE alerts
+    COMMENT COLUMN watch 'What it looks at: quota, allowance, budget, period_end, drop or spike',
+    COMMENT COLUMN limit_id 'Id of the quota, of the charge with the allowance, label of the billing period, or the day of a drop or spike',
+    COMMENT COLUMN limit 'The quota, allowance or budget as it was then, or what is usual on the weekday; NULL for a period that ends',
+    COMMENT COLUMN threshold 'What was passed, in percent of the limit, or what usage fell to at most; 0 for a period that ends';
