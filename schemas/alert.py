@@ -30,6 +30,9 @@ class Watch(enum.Enum):
     SPIKE = "spike"
 
 
+OF_A_DAY: Final = frozenset({Watch.DROP, Watch.SPIKE})
+"""What looks at a day's usage."""
+
 PERCENTAGES: Final[dict[Watch, tuple[int, ...]]] = {Watch.DROP: (50,), Watch.SPIKE: (200,)}
 """Thresholds where a rule names none, for what has not the usual ones."""
 

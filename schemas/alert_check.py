@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import Final
 
-from schemas.alert import AlertRule, Watch
+from schemas.alert import OF_A_DAY, AlertRule, Watch
 from schemas.catalog_parts import Parts
 from schemas.meter import Aggregation, Meter
 from schemas.problem import Path, Problem
-
-OF_A_DAY: Final = (Watch.DROP, Watch.SPIKE)
 
 
 def alert_problems(parts: Parts) -> Iterator[Problem]:

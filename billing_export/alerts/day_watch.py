@@ -22,7 +22,7 @@ from metering.clock import Clock
 from metering.entitlements.progress import Place, ledger_ends, marks, moved
 from metering.entitlements.reader import NAMED_MAX, WHOLE_INTERVAL_S, Held
 from metering.usage.answer import answer
-from schemas.alert import Alert, AlertRule, Watch
+from schemas.alert import OF_A_DAY, Alert, AlertRule, Watch
 from schemas.catalog import AppliedCatalog
 from schemas.errors import LimitError, RequestError
 from schemas.meter import Aggregation
@@ -32,8 +32,6 @@ from schemas.zone import zone_of
 
 TURN_S_MAX: Final = 1.0
 """How long a turn may read days; those that are left come in the next."""
-
-WATCHES: Final = frozenset({Watch.DROP, Watch.SPIKE})
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +83,7 @@ class DayWatch:
         if catalog is None:
             return
         if catalog.version != self._version or self._asked_until is None or held.as_of >= self._asked_until:
-            rules = [one for one in catalog.catalog.alerts if one.watch in WATCHES]
+            rules = [one for one in catalog.catalog.alerts if one.watch in OF_A_DAY]
             self._asked, self._asked_until = list(asked_now(catalog, rules, held.as_of)), next_quarter(held.as_of)
         if catalog.version != self._version:
             self._used, self._done, self._version = {}, set(), catalog.version

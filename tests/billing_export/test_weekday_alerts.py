@@ -311,6 +311,26 @@ def produce(settings: Settings, value: bytes) -> None:
     assert producer.flush(60) == 0
 
 
+def test_drops_of_everybody_at_once_are_told_some_a_turn_after_what_is_more_urgent(
+    tables: UsageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing_export.alerts.watcher.WRITES_A_TURN", 1)
+    quotas = AlertRule(id="quotas", watch=Watch.QUOTA, thresholds=(50,))
+    tables.store(catalog_with(2, (DROP, SPIKE, quotas), sum=10))
+    log, taker, clock = Log(tables), Taker(), FixedClock(TUESDAY + 30 * HOUR)
+    log.add(*usual_weeks(), *usual_weeks("t1"), ("s1", TUESDAY + 9 * HOUR, 20))
+    one = watcher(tables, taker, clock, log.ends)
+    told = []
+    for _ in range(4):
+        one.turn()
+        told.append([(fired.alert.watch, fired.alert.customer) for fired in taker.sent])
+
+    assert told[0] == [(Watch.QUOTA, "acme")]
+    assert len(told[1]) == 2
+    assert told[2] == told[3]
+    assert sorted(taker.told[1:]) == [("drop", "acme", "2013-02-05", 50, "20"), ("drop", "bolt", "2013-02-05", 50, "0")]
+
+
 class Hurried(FixedClock):
     """Every look at it takes a while."""
 
