@@ -84,6 +84,10 @@ GRANT SELECT ON metering.kpi_pql TO metering_analyst;
 GRANT SELECT ON metering.kpi_values TO metering_analyst;
 GRANT SELECT ON metering.kpi_goals TO metering_analyst;
 GRANT SELECT ON metering.usage_other TO metering_analyst;
+GRANT SELECT ON metering.health_rules TO metering_analyst;
+GRANT SELECT ON metering.quota_hits TO metering_analyst;
+GRANT SELECT ON metering.kpi_customer_health_parts TO metering_analyst;
+GRANT SELECT ON metering.kpi_customer_health TO metering_analyst;
 GRANT SELECT ON metering.alerts TO metering_analyst;
 GRANT SELECT ON metering.alert_deliveries TO metering_analyst;
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas.catalog import Catalog
+from schemas.health import USUAL, Health
 from schemas.kpi import LeadRule
 from schemas.meter import Meter
 from schemas.plan import Plan
@@ -30,6 +31,7 @@ _SECTIONS: Final = (
     "qualified_leads",
     "quotas",
     "alerts",
+    "health",
 )
 _KEYS: Final = ("id", "at", "start")
 """What tells the records of a list apart, where they have it: a charge's id, the day of a change or a pause."""
@@ -89,8 +91,12 @@ def _entries(catalog: Catalog | None, section: str) -> dict[str, Any]:
     """The entries of a section by the names that people know them by."""
     if catalog is None:
         return {}
+    held = getattr(catalog, section)
+    if isinstance(held, Health):
+        # Every catalog has all parts of it: what it says are those that are not as usual.
+        return {name: part for name, part in held.parts().items() if part != USUAL[type(part)]}
     found: dict[str, Any] = {}
-    for entry in getattr(catalog, section):
+    for entry in held:
         name = _name(entry)
         count = 2
         while name in found:
@@ -127,7 +133,7 @@ def _defaults(was: Any, now: Any) -> dict[str, str]:
     if not (isinstance(was, msgspec.Struct) and isinstance(now, msgspec.Struct)):
         return {}
     plain = ((name, default) for _, name, default in _fields(type(now)) if default is not msgspec.NODEFAULT)
-    return {name: _text(one) for name, one in plain if isinstance(one, str | int | enum.Enum) and one != ""}
+    return {name: _text(one) for name, one in plain if isinstance(one, str | int | enum.Enum | Decimal) and one != ""}
 
 
 def _field_changes(

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from schemas.alert import AlertRule
 from schemas.charges import CurrencyCode, Discount, Identifier, Text
+from schemas.health import Health
 from schemas.kpi import Goal, LeadRule
 from schemas.meter import Meter, MeterVersion
 from schemas.plan import Plan, PriceList
@@ -59,6 +60,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     qualified_leads: tuple[LeadRule, ...] = ()
     quotas: tuple[Quota, ...] = ()
     alerts: tuple[AlertRule, ...] = ()
+    health: Health = Health()
 
 
 class AppliedCatalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):

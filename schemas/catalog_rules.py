@@ -16,6 +16,7 @@ from schemas.catalog import Customer
 from schemas.charge_rules import CHARGE_RULES, Rule, discount_scope_problems, negative, not_positive, repeats
 from schemas.corrections import CORRECTIONS
 from schemas.errors import EventRejectedError
+from schemas.health import USUAL, Health, health_problems, part_problems
 from schemas.kpi import WITHOUT_CURRENCY, Goal
 from schemas.meter import WINDOW_S, Aggregation, Filter, Meter, TimeUnit
 from schemas.period import YEAR_MAX, YEAR_MIN
@@ -204,4 +205,6 @@ _RULES: Final[dict[type[Any], tuple[Rule, ...]]] = {
     CreditGrant: (_grant_problems,),
     Migration: (_migration_problems,),
     Goal: (_goal_problems,),
+    Health: (health_problems,),
+    **dict.fromkeys(USUAL, (part_problems,)),
 }

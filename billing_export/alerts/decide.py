@@ -49,7 +49,7 @@ def _of_customer(
         for limit in (*terms.limits, *terms.beside):
             used = held.used.get(limit.span, {}).get(customer, ZERO)
             if limit.kind is kind and used > 0 and limit.span not in held.refused:
-                for threshold in passed(rule.thresholds, used, limit.quantity):
+                for threshold in passed(rule.percentages, used, limit.quantity):
                     yield Alert(
                         rule=rule.id,
                         watch=rule.watch,
@@ -79,7 +79,7 @@ def spend_alerts(rules: Sequence[AlertRule], spent: Sequence[Spend], *, as_of: d
             continue
         for one in spent:
             if one.currency == rule.currency and (not rule.customers or one.customer in rule.customers):
-                for threshold in passed(rule.thresholds, one.amount, rule.amount):
+                for threshold in passed(rule.percentages, one.amount, rule.amount):
                     yield Alert(
                         rule=rule.id,
                         watch=rule.watch,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from threading import Event
 from typing import Final
 
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from billing_export.alerts.day_watch import DayWatch
+from billing_export.alerts.log_reach import log_now
 from billing_export.alerts.metrics import AlertMetrics
 from billing_export.alerts.targets import Target
 from billing_export.alerts.watcher import Watcher
@@ -54,7 +57,10 @@ def run_alerts(
                         is_failing = is_standing_by = False
                         metrics.active.set(1)
                         reader = HeldReader(settings, clock)
-                        watcher = Watcher(client, reader, targets, clock=clock, metrics=metrics, by=str(exporter))
+                        days = DayWatch(
+                            client, clock, ends=partial(log_now, settings), rows_max=settings.entitlements_max
+                        )
+                        watcher = Watcher(client, reader, targets, days, clock=clock, metrics=metrics, by=str(exporter))
                         while not stop.is_set():
                             claim.renew()
                             watcher.turn()

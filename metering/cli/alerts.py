@@ -18,7 +18,7 @@ from metering.log import configure_logging
 
 
 def alerts() -> None:
-    """Watch quotas, allowances, budgets and the ends of periods, and tell when the catalog's alerts say so.
+    """Watch quotas, allowances, budgets, the ends of periods and odd days, and tell when the catalog's alerts say so.
 
     Alerts go to the Kafka topic usage.alerts.v1, and to METERING_ALERTS_WEBHOOK_URL where that is set, signed. Each is
     told once for a threshold and period. Start a second one anywhere: it stands by until the first is gone.

@@ -1,4 +1,4 @@
-"""Customers: who there is, and of one what it used, has, will be charged and was charged."""
+"""Customers: who there is, and of one what it used, has, will be charged and was charged, and how it fares."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from litestar.params import FromQuery
 from billing_export.line_pages import runs_of_customer
 from billing_export.preview import Preview, preview
 from billing_export.usage_reader import RollupReader
+from metering.customer_health import CustomerHealth, health_of_customer
 from metering.dashboard.pages import page_place
 from metering.dashboard.site import Site, only_customer
 from metering.keys import NotFoundError, Scope, needs
@@ -30,6 +31,19 @@ from schemas.zone import zone_of
 
 METERS_SHOWN: Final = 12
 """Most meters whose usage a customer's page shows; the page of usage has them all."""
+
+HEALTH_MONTHS: Final = 6
+"""Months whose health a customer's page shows."""
+PART_WORDS: Final[dict[str, tuple[str, str]]] = {
+    "trend": ("Events a day, of the month before", "%"),
+    "breadth": ("Meters used, of the catalog's", "%"),
+    "recency": ("Since the last event", "days"),
+    "limits": ("Quotas used up", ""),
+    "engagement": ("Days with events", "%"),
+    "nps": ("Mean answer within a year, 0 to 10", ""),
+    "contacts": ("Support asked", "times"),
+}
+"""What a part of the health is called on the page, and its unit."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +78,11 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 def customer_routes(site: Site) -> list[Any]:
     """`GET /customers` and `GET /customer`."""
     standings = site.held_by_name("standing")
+    healths = site.held_by_name("health")
+
+    def count_health(name: str) -> list[CustomerHealth]:
+        with site.database.own_client() as client:
+            return health_of_customer(client, name, until=site.clock.now().date(), count=HEALTH_MONTHS)
 
     def count_standing(name: str) -> Standing:
         now = site.clock.now()
@@ -108,6 +127,9 @@ def customer_routes(site: Site) -> list[Any]:
                 customer=one,
                 held=held_by(catalog, one, now),
                 standing=standings.get(name, lambda: count_standing(name)),
+                # What is thought of a customer is not for the customer.
+                health=None if principal.customer else healths.get(name, lambda: count_health(name)),
+                part_words=PART_WORDS,
                 meters_left=max(0, len(catalog.meters) - METERS_SHOWN),
                 month=f"{now.astimezone(zone_of(one.timezone)):%Y-%m}",
                 changes=events_of_customer(client, name),

@@ -13,6 +13,8 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer
 
+from billing_export.alerts.day_watch import DayWatch
+from billing_export.alerts.log_reach import LogEnds
 from billing_export.alerts.message import message
 from billing_export.alerts.metrics import AlertMetrics
 from billing_export.alerts.outbox import Outbox
@@ -78,7 +80,12 @@ def tables(kept: UsageTables) -> UsageTables:
 
 def watcher(tables: UsageTables, target: Any, clock: FixedClock) -> Watcher:
     reader = HeldReader(tables.settings, clock)
-    return Watcher(tables.client, reader, [target], clock=clock, metrics=AlertMetrics(), by="test")
+    days = DayWatch(tables.client, clock, ends=nothing_in_the_log, rows_max=100)
+    return Watcher(tables.client, reader, [target], days, clock=clock, metrics=AlertMetrics(), by="test")
+
+
+def nothing_in_the_log() -> LogEnds:
+    return "log-1", {}
 
 
 def told(taker: Taker) -> list[tuple[str, int]]:

@@ -309,6 +309,13 @@ def test_a_customers_key_sees_that_customer_alone(http: TestClient[Litestar], ad
     assert [word for word in OTHERS if word in shown] == []
 
 
+def test_what_is_thought_of_a_customer_is_not_shown_to_it(http: TestClient[Litestar]) -> None:
+    of_ours, of_its_own = (http.get("/customer?id=acme", headers=bearer(name)).text for name in ("query", "acme"))
+
+    assert 'id="h-health"' in of_ours
+    assert "health" not in of_its_own.partition("<main")[2].lower()
+
+
 def test_what_is_anothers_and_what_is_nobodys_get_the_same_answer(
     http: TestClient[Litestar], tables: UsageTables
 ) -> None:

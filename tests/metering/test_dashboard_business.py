@@ -18,6 +18,7 @@ from metering.kafka import ensure_topics, log_ends
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest
 from schemas.topics import USAGE_EVENTS
 from tests.support.example_world import example_world
+from tests.support.made_kpis import rows
 from tests.support.made_usage import UsageTables
 from tests.support.read_page import ReadPage
 
@@ -79,6 +80,34 @@ def test_a_goal_says_its_target_what_it_misses_and_its_state(http: TestClient[Li
     assert goals["grow"] == ["mrr USD", "2024-06", "70", "at least 65", "10", "0", "on track"]
     assert goals["delight"][-1] in ("on track", "at risk", "missed")
     assert set(goals) == {"grow", "keep", "delight"}
+
+
+def test_a_customers_health_stands_with_all_its_parts_as_the_view_has_them(
+    http: TestClient[Litestar], world: UsageTables
+) -> None:
+    found = page(http, "/customer?id=acme")
+
+    parts = rows(
+        world,
+        "SELECT part, figure, score, weight FROM kpi_customer_health_parts "
+        "WHERE customer = 'acme' AND month = '2024-06-01'",
+    )
+    months = rows(
+        world,
+        "SELECT formatDateTime(month, '%Y-%m'), health, weight_covered FROM kpi_customer_health "
+        "WHERE customer = 'acme' AND month <= '2024-06-15' ORDER BY month DESC LIMIT 6",
+    )
+    shown = {row[0]: row[2:] for row in found.tables["health-parts"][1:]}
+    dash = "–"  # noqa: RUF001 - a dash
+    units = {"recency": " days", "breadth": " %", "engagement": " %", "contacts": " times"}
+    assert shown == {
+        str(part): [dash if figure is None else f"{figure}{units.get(str(part), '')}", score or dash, weight]
+        for part, figure, score, weight in parts
+    }
+    assert shown["trend"] == [dash, dash, "20"]
+    assert found.tables["healths"][1:] == [list(row) for row in months]
+    assert (found.figures["health"], found.figures["health-covered"]) == (months[0][1], f"{months[0][2]} %")
+    assert len(months) == 6
 
 
 def test_every_chart_of_a_kpi_has_its_numbers_beside_it(http: TestClient[Litestar]) -> None:

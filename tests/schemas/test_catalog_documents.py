@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,6 +27,7 @@ from schemas.charges import (
     Rollover,
     Tier,
 )
+from schemas.health import Health, Trend
 from schemas.line_item import LineItem
 from schemas.meter import Filter, Meter
 from schemas.period import billing_period
@@ -44,20 +46,22 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", CATALOG_PAGE, re.DOTALL)
 
 def documented(*examples: str) -> Catalog:
     """The catalog that some examples of the page make together."""
-    sections: dict[str, list[object]] = {}
+    sections: dict[str, Any] = {}
     for example in examples:
         plain = plain_of(example, "docs/catalog.md")
         assert isinstance(plain, dict)
         for name, entries in plain.items():
-            assert isinstance(entries, list)
-            sections.setdefault(name, []).extend(entries)
+            if isinstance(entries, list):
+                sections.setdefault(name, []).extend(entries)
+            else:
+                assert sections.setdefault(name, entries) is entries  # a section that is one mapping stands once
     return parse_catalog(json.dumps(sections))
 
 
 def test_the_documented_catalog_can_be_applied_at_first_and_with_all_that_comes_to_it() -> None:
     first, whole = plan_apply(None, documented(EXAMPLES[0])), plan_apply(None, documented(*EXAMPLES))
 
-    assert (first.version, len(EXAMPLES)) == (1, 4)
+    assert (first.version, len(EXAMPLES)) == (1, 5)
     assert [(one.id, one.version) for one in whole.catalog.plans] == [
         ("standard", 1), ("standard", 2), ("professional", 1),
     ]  # fmt: skip
@@ -112,7 +116,8 @@ def test_the_flights_catalog_bills_sixteen_carriers() -> None:
 
 KINDS = [
     Catalog, Meter, Filter, Customer, Plan, PriceList, Tier, PercentageTier, Subscription, PlanChange, Pause, Migration,
-    CreditGrant, Discount, Commitment, Rollover, QuantityRounding, MatrixPrice, *CHARGE_MODELS.values(),
+    CreditGrant, Discount, Commitment, Rollover, QuantityRounding, MatrixPrice, Health, Trend,
+    *CHARGE_MODELS.values(),
 ]  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_all_mistakes_of_all_sections_are_named_in_the_order_of_the_file() -> No
     assert mistakes(text) == [
         (
             "c.yaml:1: metres: unknown key, expected one of event_types, meters, customers, plans, subscriptions, "
-            "migrations, goals, qualified_leads, quotas, alerts; did you mean 'meters'?"
+            "migrations, goals, qualified_leads, quotas, alerts, health; did you mean 'meters'?"
         ),
         (
             "c.yaml:3: meters[0].aggregation: found 'summ', expected one of count, sum, min, max, avg, latest, "
@@ -277,7 +277,7 @@ def test_a_plan_in_another_currency_than_the_customers_is_refused() -> None:
             "- a",
             (
                 "1: catalog: found a list, expected a mapping with event_types, meters, customers, plans, "
-                "subscriptions, migrations, goals, qualified_leads, quotas, alerts"
+                "subscriptions, migrations, goals, qualified_leads, quotas, alerts, health"
             ),
         ),
         (
