@@ -131,9 +131,9 @@ class DayWatch:
             self._whole.add(key)
 
     def _read_moved(self, catalog: AppliedCatalog, judged: Collection[DayKey], before: Mapping[Place, int]) -> None:
-        start = min(bounds(key)[0] for key in judged)
+        meters, start = {key.meter for key in judged}, min(bounds(key)[0] for key in judged)
         customers: dict[tuple[str, str], set[str]] = {}
-        for meter, subject in moved(self._client, ends=before, meters={key.meter for key in judged}, start=start):
+        for meter, subject in moved(self._client, since=before, ends=self._ledger, meters=meters, start=start):
             owner = catalog.customer_of(subject)
             if owner is not None:
                 customers.setdefault((meter, owner.timezone), set()).add(owner.id)
