@@ -6,17 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+from clickhouse_connect.driver.httpclient import HttpClient
 
 import metering.clickhouse
 from aggregators.erase import Erasing
 from aggregators.erase_rows import delete_rows
 from aggregators.rebuild import Rebuild
 from billing_export.verify import verify_period
-from metering import catalog_store
+from metering import catalog_store, cluster_client
 from metering.catalog_file import parse_catalog
 from metering.clickhouse import connect, ensure_database
 from metering.clock import FixedClock
@@ -32,7 +35,7 @@ from tests.support.clickhouse_nodes import CLUSTER, Nodes, client_class, hand_on
 from tests.support.made_billing import CATALOG as BILLED_TEXT
 from tests.support.made_billing import CLOCK, JANUARY, LINES, at, close, fold
 from tests.support.made_usage import UsageTables, usage_tables
-from tests.support.pipeline_rig import NOW, check, crash_in, life
+from tests.support.pipeline_rig import NOW, CrashError, Life, check, crash_in, life
 from tests.support.plain_log import CATALOG, expected, made_log
 
 VIEWS = (
@@ -290,11 +293,63 @@ def test_usage_is_answered_as_one_server_does(
         assert spread
 
 
-def test_an_insert_waits_for_every_node_that_holds_the_table() -> None:
-    layout = Layout(replicas=2, nodes=6)
+def test_an_insert_waits_for_every_node_that_holds_the_table(
+    spread: UsageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
 
-    assert layout.quorum("rollups") == 2
-    assert layout.quorum("positions") == 6
+    def inserted(_client: HttpClient, table: str, _columns: object, _block: object, settings: Any, *_: object) -> None:
+        sent.append((table, str(settings["insert_quorum"])))
+
+    def inserted_columns(_client: HttpClient, context: Any) -> None:
+        sent.append((context.table.strip("`"), str(context.settings["insert_quorum"])))
+
+    monkeypatch.setattr(cluster_client, "read_layout", lambda *_: Layout(replicas=3, nodes=6))
+    monkeypatch.setattr(HttpClient, "raw_insert", inserted)
+    monkeypatch.setattr(HttpClient, "data_insert", inserted_columns)
+    client = connect(spread.settings)
+
+    client.raw_insert("rollups", ["meter"], b"", {"optimize_on_insert": 0}, "ArrowStream")
+    client.raw_insert("line_items", insert_block=b"", fmt="JSONEachRow", settings={})
+    client.insert("events", [("s",)], column_names=["subject"])
+    client.insert("runs", [("r",)], column_names=["run"], settings={"insert_deduplication_token": "claim"})
+    client.close()
+
+    assert client.get_client_setting("insert_quorum") == "3"
+    assert sent == [("rollups", "3"), ("line_items", "6"), ("events", "3"), ("runs", "6")]
+
+
+def test_the_cluster_is_asked_again_after_an_insert_that_failed(
+    spread: UsageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(client: Client, cluster: str) -> Layout:
+        asked.append(cluster)
+        return read_layout(client, cluster)
+
+    monkeypatch.setattr(cluster_client, "read_layout", counted)
+    client = connect(spread.settings)
+    line = b'{"epoch": "asked", "partition": 0, "offset": 1, "state": "paused"}'
+
+    client.raw_insert("partition_pauses", insert_block=line, fmt="JSONEachRow")
+    with pytest.raises(DatabaseError):
+        client.raw_insert("partition_pauses", insert_block=b"{nothing", fmt="JSONEachRow")
+    client.raw_insert("partition_pauses", insert_block=line, fmt="JSONEachRow")
+    client.close()
+
+    assert asked == [CLUSTER] * 2
+
+
+def test_a_worker_that_lacks_the_setting_ends_before_it_writes(spread: UsageTables) -> None:
+    lacking = Life(msgspec.structs.replace(spread.settings, clickhouse_cluster=""), "lacking")
+
+    with pytest.raises(CrashError):
+        lacking.take_over(0)
+    lacking.stop()
+
+    assert isinstance(lacking.fatal[0], SettingError)
+    assert "are those of a cluster" in str(lacking.fatal[0])
 
 
 def test_the_cluster_says_how_many_nodes_it_has(spread: UsageTables) -> None:

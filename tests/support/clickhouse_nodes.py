@@ -27,6 +27,8 @@ from metering.embedded.process import GuardedProcess, python_env
 
 CLUSTER = "two_shards"
 START_TIMEOUT_S = 120.0
+PATIENT = {"connect_timeout_with_failover_ms": 60_000, "handshake_timeout_ms": 60_000, "use_hedged_requests": 0}
+"""A busy machine is no node that is away."""
 
 _NODE = """<clickhouse>
     <logger><level>none</level></logger>
@@ -58,7 +60,12 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True):
     def plain_client(self, database: str, node: int = 0) -> Client:
         """A client as an analyst's tool makes one: without any setting of ours."""
         return clickhouse_connect.get_client(
-            host=HOST, port=self.http[node], database=database, autogenerate_session_id=False, tz_mode="aware"
+            host=HOST,
+            port=self.http[node],
+            database=database,
+            autogenerate_session_id=False,
+            tz_mode="aware",
+            settings=PATIENT,
         )
 
 
@@ -92,6 +99,9 @@ def client_class(nodes: Nodes) -> type[ClusterClient]:
     each = [nodes.plain_client("default", node) for node in range(len(nodes.http))]
 
     class OnEveryNode(ClusterClient):
+        def __init__(self, cluster: str, **arguments: Any) -> None:
+            super().__init__(cluster, **{**arguments, "settings": {**arguments["settings"], **PATIENT}})
+
         def command(self, cmd: str, parameters: Any = None, *rest: Any, **named: Any) -> Any:
             if " ON CLUSTER " not in cmd:
                 return super().command(cmd, parameters, *rest, **named)
