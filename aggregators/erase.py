@@ -28,6 +28,7 @@ from aggregators.erase_rows import (
 from metering import audit_log, catalog_store, erasure_store
 from metering.audit_log import Action
 from metering.clock import Clock
+from metering.cluster_client import refuse_on_cluster
 from metering.erasure_store import Erasure, ErasureState
 from schemas.catalog import document
 from schemas.erasure import Erasures, Receipts, pseudonym
@@ -94,10 +95,11 @@ class Erasing(msgspec.Struct, frozen=True, kw_only=True):
     def erase(self, customer: str) -> Found:
         """Erase a customer, or finish what another began; returns what was found when it began.
 
-        Raises RequestError for a customer of no catalog, and while another one is being erased; RunError while a period
-        is being closed; UnavailableError when workers do not make way.
+        Raises RequestError for a customer of no catalog, on a cluster, and while another one is being erased; RunError
+        while a period is being closed; UnavailableError when workers do not make way.
         """
         client = self.connect()
+        refuse_on_cluster(client, "an erasure")
         begun = erasure_store.unfinished(client)
         if begun is None:
             erasures = _erasures_of(client, customer)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from clickhouse_connect.driver.client import Client
 
 from metering.clock import Clock
+from metering.cluster_client import changed_rows
 from schemas.erasure import ERASED
 
 CHUNK_SUBJECTS: Final = 100
@@ -87,7 +88,8 @@ def redact_letters(client: Client, names: Sequence[str], *, clock: Clock, by: st
         {"names": list(names), "at_ms": int(clock.now().timestamp() * 1000), "by": by},
     )
     client.command(
-        f"ALTER TABLE dead_letters UPDATE key = '', raw = '', detail = {{detail:String}} WHERE {_LETTERS}",
+        f"ALTER TABLE {changed_rows(client, 'dead_letters')} "
+        f"UPDATE key = '', raw = '', detail = {{detail:String}} WHERE {_LETTERS}",
         {"names": list(names), "detail": ERASED},
         settings=_WAIT,
     )
@@ -97,7 +99,7 @@ def delete_rows(client: Client, names: Sequence[str]) -> None:
     """Take the rows of these subjects out of every table: their parts are written anew, without them."""
     for table in SUBJECT_TABLES:
         client.command(
-            f"ALTER TABLE {table} DELETE WHERE subject IN {{names:Array(String)}}",
+            f"ALTER TABLE {changed_rows(client, table)} DELETE WHERE subject IN {{names:Array(String)}}",
             {"names": list(names)},
             settings=_WAIT,
         )

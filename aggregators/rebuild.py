@@ -7,9 +7,7 @@ up to a position, so an older one never replaces a newer one.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
@@ -22,6 +20,7 @@ from aggregators.decide import Decision
 from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition, known_days_filter
 from aggregators.rebuild_corrections import RebuildCorrections
+from aggregators.rebuild_tables import scratch_tables, take_out
 from aggregators.store import LedgerEnd
 from aggregators.stored_usage import StoredReader, chosen
 from aggregators.usage import Usage
@@ -147,7 +146,7 @@ class Rebuild:
         progress: Callable[[int, int], None],
     ) -> list[Difference]:
         total = sum(part.end.next_offset for part in parts)
-        with self._scratch() as scratch:
+        with scratch_tables(self._live, self._connect, tuple(_KEYS)) as scratch:
             done = 0
             for part in parts:
                 for offsets in self._fold(part, corrections, scratch):
@@ -251,11 +250,8 @@ class Rebuild:
         surplus = _count(self._live, f"{present} EXCEPT {rebuilt}", parameters)
         if write and surplus:
             # Also rows whose key is right but whose content is not: a newer wrong row would outlive the right one.
-            self._live.command(
-                f"DELETE FROM {{table:Identifier}} WHERE {_WITHIN} AND ({_KEYS[table]}) IN "  # noqa: S608 - constants
-                f"(SELECT {_KEYS[table]} FROM ({present} EXCEPT {rebuilt}))",
-                parameters,
-            )
+            wrong = f"SELECT {_KEYS[table]} FROM ({present} EXCEPT {rebuilt})"  # noqa: S608 - constants
+            take_out(self._live, table, key=_KEYS[table], within=_WITHIN, wrong=wrong, parameters=parameters)
         if write and (missing or surplus):
             self._live.command(
                 f"INSERT INTO {{table:Identifier}} SELECT * FROM ({wanted} EXCEPT {present})",  # noqa: S608 - constants
@@ -264,23 +260,6 @@ class Rebuild:
                 settings={"insert_deduplicate": 0},
             )
         return Difference(table=table, missing=missing, surplus=surplus)
-
-    @contextmanager
-    def _scratch(self) -> Iterator[Client]:
-        """A database with empty copies of the rollup tables, dropped at the end."""
-        name = f"{self._live.database}_rebuild_{uuid.uuid4().hex[:12]}"
-        self._live.command("CREATE DATABASE {name:Identifier}", {"name": name})
-        try:
-            client = self._connect(name)
-            try:
-                for table in _KEYS:
-                    # The name after AS cannot be a parameter.
-                    self._live.command(f"CREATE TABLE {{scratch:Identifier}}.{table} AS {table}", {"scratch": name})
-                yield client
-            finally:
-                client.close()
-        finally:
-            self._live.command("DROP DATABASE {name:Identifier}", {"name": name})
 
 
 def _count(client: Client, query: str, parameters: dict[str, object]) -> int:

@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 
 from aggregators.audit import Audit, doubled_identities
 from aggregators.rebuild import Rebuild, Rebuilt
+from metering.cluster_client import delete_where
 from schemas.catalog import AppliedCatalog
 from schemas.errors import RequestError
 from schemas.rollup import DIGEST_MODULUS
@@ -95,7 +96,7 @@ def _make_duplicate(client: Client, identity: Sequence[str], epoch: str, partiti
     if rows:
         client.insert("positions", rows, column_names=list(found.column_names), settings={"insert_deduplicate": 0})
     names = dict(zip(("subject", "source", "id"), identity, strict=True))
-    client.command(f"DELETE FROM events WHERE {_AT}", {**names, **place})  # noqa: S608 - constants
+    delete_where(client, "events", _AT, {**names, **place})
 
 
 def _stored_but(client: Client, row: dict[str, object], offset: int) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from aggregators.store import LedgerEnd
 from metering import catalog_store, erasure_store, partition_pauses
 from metering.clickhouse import connect, is_passing
 from metering.clock import Clock
+from metering.cluster_client import refuse_other_shape
 from metering.config import Settings
 from metering.partition_pauses import Pause
 from schemas.catalog import AppliedCatalog
@@ -217,7 +218,9 @@ class WorkerStore:
     def _client(self) -> Client:
         client: Client | None = getattr(self._local, "client", None)
         if client is None:
-            client = self._local.client = connect(self._settings)
+            client = connect(self._settings)
+            refuse_other_shape(client, self._settings.clickhouse_cluster)
+            self._local.client = client
         return client
 
     def _retry(self, what: str, call: Callable[[], _Result]) -> _Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
 )
 
+from metering.cluster_client import ClusterClient, cluster_settings
 from metering.config import Settings
 from metering.tls import checked_file
 from schemas.errors import ClickHouseUnavailableError, SettingError
@@ -26,9 +27,9 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 CONNECT_TIMEOUT_S: Final = 5
 SHOWN_REASON_MAX: Final = 200
 
-PASSING_CODES: Final = frozenset({75, 159, 202, 209, 210, 241, 242, 243, 252, 319, 999})
+PASSING_CODES: Final = frozenset({75, 159, 202, 209, 210, 225, 241, 242, 243, 252, 279, 285, 286, 319, 999})
 """ClickHouse error codes that trying again may cure: a disk that is full (in a write, or before it), timeouts,
-overload, memory, read-only replica, too many parts, unknown write status, Keeper away."""
+overload, memory, read-only replica, too many parts, unknown write status; Keeper, a shard or replicas away."""
 
 # An insert would ask whether its rows are a DataFrame, and import pandas for that where it is installed: half a
 # second of processor time and 40 MiB in every process, for nothing that is used here.
@@ -49,22 +50,25 @@ def connect(settings: Settings, *, database: str | None = None, limits: Mapping[
             where="METERING_CLICKHOUSE_URL",
             fix="Use http(s)://host:port",
         )
+    cluster = settings.clickhouse_cluster
+    spread = cluster_settings(settings.clickhouse_timeout_s) if cluster else {}
+    arguments: dict[str, Any] = {
+        "interface": url.scheme,
+        "host": url.hostname,
+        "port": url.port or (8443 if url.scheme == "https" else 8123),
+        "username": settings.clickhouse_username,
+        "password": settings.clickhouse_password,
+        "database": settings.clickhouse_database if database is None else database,
+        "compress": False if url.hostname in LOOPBACK else "lz4",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "send_receive_timeout": settings.clickhouse_timeout_s,
+        "autogenerate_session_id": False,
+        "tz_mode": "aware",
+        "ca_cert": checked_file(settings, "clickhouse_ca_file") or None,
+        "settings": {"max_partitions_per_insert_block": 0, **spread, **(limits or {})},
+    }
     with unavailable(settings):
-        return clickhouse_connect.get_client(
-            interface=url.scheme,
-            host=url.hostname,
-            port=url.port or (8443 if url.scheme == "https" else 8123),
-            username=settings.clickhouse_username,
-            password=settings.clickhouse_password,
-            database=settings.clickhouse_database if database is None else database,
-            compress=False if url.hostname in LOOPBACK else "lz4",
-            connect_timeout=CONNECT_TIMEOUT_S,
-            send_receive_timeout=settings.clickhouse_timeout_s,
-            autogenerate_session_id=False,
-            tz_mode="aware",
-            ca_cert=checked_file(settings, "clickhouse_ca_file") or None,
-            settings={"max_partitions_per_insert_block": 0, **(limits or {})},
-        )
+        return ClusterClient(cluster, **arguments) if cluster else clickhouse_connect.get_client(**arguments)
 
 
 def ensure_database(settings: Settings) -> None:
@@ -72,8 +76,10 @@ def ensure_database(settings: Settings) -> None:
     client = connect(settings, database="default")
     try:
         with unavailable(settings):
+            everywhere = " ON CLUSTER {cluster:Identifier}" if settings.clickhouse_cluster else ""
             client.command(
-                "CREATE DATABASE IF NOT EXISTS {database:Identifier}", {"database": settings.clickhouse_database}
+                f"CREATE DATABASE IF NOT EXISTS {{database:Identifier}}{everywhere}",
+                {"database": settings.clickhouse_database, "cluster": settings.clickhouse_cluster},
             )
     finally:
         client.close()

@@ -80,6 +80,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clickhouse_database: Annotated[
         str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,62}$", description="Database that holds every table and view.")
     ] = "metering"
+    clickhouse_cluster: Annotated[
+        str,
+        Meta(
+            pattern="^([A-Za-z_][A-Za-z0-9_-]{0,62})?$",
+            description="Name of a ClickHouse cluster, as its `remote_servers` have it: tables are replicated, and"
+            " spread over its shards by subject. Empty: one server. See [cluster](cluster.md).",
+        ),
+    ] = ""
     clickhouse_username: Annotated[str, Meta(description="ClickHouse user.")] = "default"
     clickhouse_password: Annotated[str, Meta(description="ClickHouse password. Secret.", extra={"secret": True})] = ""
     clickhouse_ca_file: Annotated[

@@ -13,7 +13,7 @@ def prepare_services(settings: Settings) -> list[str]:
     ensure_database(settings)
     client = connect(settings)
     try:
-        migrations = migrate(client)
+        migrations = migrate(client, cluster=settings.clickhouse_cluster)
     finally:
         client.close()
     return [*migrations, *(f"topic {topic}" for topic in ensure_topics(settings))]

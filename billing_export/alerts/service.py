@@ -18,6 +18,7 @@ from billing_export.alerts.watcher import Watcher
 from billing_export.delivery_claims import Claim, Exporter
 from metering.clickhouse import connect, unavailable
 from metering.clock import Clock
+from metering.cluster_client import refuse_other_shape
 from metering.config import Settings
 from metering.entitlements.reader import HeldReader
 from schemas.errors import MeteringError, RunError
@@ -49,6 +50,7 @@ def run_alerts(
             with unavailable(settings):
                 client = connect(settings)
                 try:
+                    refuse_other_shape(client, settings.clickhouse_cluster)
                     claim = Claim(
                         client, target=CLAIM, run=CLAIM, exporter=exporter, clock=clock, lease_s=settings.alerts_lease_s
                     )

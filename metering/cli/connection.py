@@ -13,6 +13,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from metering.clickhouse import connect, unavailable
+from metering.cluster_client import refuse_other_shape
 from metering.config import Settings
 from schemas.errors import RequestError
 
@@ -30,6 +31,7 @@ def database_client(settings: Settings) -> Iterator[Client]:
         with unavailable(settings):
             client = connect(settings)
             try:
+                refuse_other_shape(client, settings.clickhouse_cluster)
                 yield client
             finally:
                 client.close()

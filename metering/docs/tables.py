@@ -18,7 +18,8 @@ _HEAD: Final = """\
 
 Generated from a migrated database by `make docs`; a test compares.
 Names in bold are the sorting key. A ReplacingMergeTree holds a row again after a retry until it merges: read it with
-`FINAL`, as the views do. Times are UTC, ranges half-open.
+`FINAL`, as the views do. Times are UTC, ranges half-open. On [a cluster](cluster.md) the tables have the same columns;
+those that are spread over its shards have their rows in `NAME_local`.
 """
 
 
