@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -135,7 +135,7 @@ def _listen(settings: Settings, told: dict[str, float], wrong: list[str], over: 
 
 
 def _call(customer: str) -> bytes:
-    now = datetime.now(UTC).isoformat()
+    now = SystemClock().now().isoformat()
     return (
         f'[{{"specversion":"1.0","id":"{customer}","source":"bench","type":"{EVENT_TYPE}","subject":"{customer}-app",'
         f'"time":"{now}","data":{{"region":"eu-1","bytes":1}}}}]'

@@ -44,8 +44,11 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     credits: tuple[CreditGrant, ...] = ()
 
 
-class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the catalog file says. `event_types` are accepted although no meter reads them yet.
+
+    What says nothing is left out of the document: a version of the software that does not know a section reads every
+    catalog that makes no use of it.
 
     A trial that meets any of the rules in `qualified_leads` is a product-qualified lead.
     """
