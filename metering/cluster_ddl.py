@@ -32,6 +32,9 @@ _OF_ROWS: Final = ("ADD INDEX IF NOT EXISTS ", "MODIFY ORDER BY ")
 """Actions on how rows are stored: of a spread table they are its shards' business."""
 _OF_COLUMNS: Final = ("ADD COLUMN IF NOT EXISTS ", "COMMENT COLUMN ")
 
+_ON_ALL_REPLICAS: Final = "\nSETTINGS alter_sync = 2"
+"""The next statement may be a view of the new column, and go to a replica that would not have it yet."""
+
 _TEXT: Final = r"'(?:[^'\\]|\\.|'')*'"
 _TEXT_OR_SIGN: Final = re.compile(rf"{_TEXT}|.", re.DOTALL)
 _SUBQUERY_IN: Final = re.compile(rf"{_TEXT}|--[^\n]*|(?P<word>\b(?:NOT )?IN\b)(?=\s*\(\s*SELECT\b)", re.DOTALL)
@@ -92,12 +95,12 @@ def _alters(table: str, actions: list[str], on_cluster: str) -> list[str]:
         if not action.startswith((*_OF_COLUMNS, *_OF_ROWS)):
             raise _unknown(f"ALTER TABLE {table} {action[:40]!r}")
     if table in WHOLE:
-        return [_alter(table, actions, on_cluster)]
+        return [_alter(table, actions, on_cluster) + _ON_ALL_REPLICAS]
     if table not in SHARDED:
         raise _unknown(f"table {table}")
     seen = [action for action in actions if action.startswith(_OF_COLUMNS)]
     # The shards first: a column that the spread table names and a shard has not would fail every question until then.
-    statements = [_alter(local_name(table), actions, on_cluster)]
+    statements = [_alter(local_name(table), actions, on_cluster) + _ON_ALL_REPLICAS]
     return [*statements, _alter(table, seen, on_cluster)] if seen else statements
 
 

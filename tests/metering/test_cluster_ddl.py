@@ -156,7 +156,8 @@ def test_an_index_and_a_sorting_key_are_changed_where_the_rows_are() -> None:
     assert parts == (
         "ALTER TABLE members_local ON CLUSTER `main`\n"
         "    ADD COLUMN IF NOT EXISTS gone UInt8 COMMENT '1, (when gone)',\n"
-        "    ADD INDEX IF NOT EXISTS by_gone gone TYPE minmax GRANULARITY 1,\n    MODIFY ORDER BY (meter, gone)"
+        "    ADD INDEX IF NOT EXISTS by_gone gone TYPE minmax GRANULARITY 1,\n    MODIFY ORDER BY (meter, gone)\n"
+        "SETTINGS alter_sync = 2"
     )
     assert whole == (
         "ALTER TABLE members ON CLUSTER `main`\n    ADD COLUMN IF NOT EXISTS gone UInt8 COMMENT '1, (when gone)'"

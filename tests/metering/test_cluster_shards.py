@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - statements are made of constants
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
@@ -91,7 +92,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def worlds(nodes: Nodes, clickhouse: ClickHouseUnderTest) -> Iterator[tuple[UsageTables, UsageTables]]:
-    """One server's tables, and a cluster's: a log folded by workers of which one died, then a month to bill.
+    """One server's tables, and a cluster's: a log folded by two workers, then a month to bill.
+
+    The first worker dies between rollups and ledger; while the second is at work, a shard is away.
 
     The two subjects of one customer of the month are on different shards.
     """
@@ -106,7 +109,10 @@ def worlds(nodes: Nodes, clickhouse: ClickHouseUnderTest) -> Iterator[tuple[Usag
             catalog_store.apply(tables.client, CATALOG, clock=FixedClock(NOW), applied_by="test")
             crash_in(tables.settings, "plain", "rollups", 2, lambda one: one.run(MADE_LOG, seed=1), flush_events_max=30)
             with life(tables.settings, "plain", flush_events_max=70) as worker:
-                worker.run(MADE_LOG, batch_max=60, seed=2)
+                if tables is spread:
+                    run_while_a_shard_is_away(nodes, worker, tables.client)
+                else:
+                    worker.run(MADE_LOG, batch_max=60, seed=2)
             catalog_store.apply(tables.client, BOTH, clock=CLOCK, applied_by="test")
             # The log before is nobody's usage of the month's meters, and the ledger made up here: both count as filled.
             filled = [
@@ -120,6 +126,21 @@ def worlds(nodes: Nodes, clickhouse: ClickHouseUnderTest) -> Iterator[tuple[Usag
             costs_and_many_values(tables)
         yield alone, spread
     client.close()
+
+
+def run_while_a_shard_is_away(nodes: Nodes, worker: Life, client: Client) -> None:
+    """The worker gets the log while half the cluster is dead: it waits, and goes on where it was."""
+    starts = worker.take_over(0, 1)
+    with nodes.away(1):
+        with pytest.raises(DatabaseError):
+            client.query("SELECT count() FROM rollups")
+        for number, start in starts.items():
+            worker.put([one for one in MADE_LOG if one.partition == number and one.offset >= start])
+        deadline_s = time.monotonic() + 120
+        while not worker.store.waiting_for:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+    worker.drain()
 
 
 @pytest.fixture
@@ -141,7 +162,9 @@ def of_each_node(nodes: Nodes, statement: str) -> list[list[tuple[object, ...]]]
     return found
 
 
-def test_a_log_folded_on_two_shards_comes_to_what_it_must_though_a_worker_died(spread: UsageTables) -> None:
+def test_a_log_comes_to_what_it_must_though_a_worker_died_and_a_shard_was_away(
+    spread: UsageTables,
+) -> None:
     check(spread.client, "plain", expected(MADE_LOG))
 
 

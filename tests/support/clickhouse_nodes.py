@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ _SHARD = """<shard><internal_replication>true</internal_replication>
 
 
 class Nodes(msgspec.Struct, frozen=True, kw_only=True):
-    """The HTTP and the native port of each node."""
+    """The HTTP and the native port of each node, and its process."""
 
     http: tuple[int, ...]
     tcp: tuple[int, ...]
+    processes: tuple[GuardedProcess, ...]
 
     def settings(self, database: str, node: int = 0) -> Settings:
         """Settings of a part that is connected to one of the nodes."""
@@ -56,6 +58,17 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True):
             clickhouse_cluster=CLUSTER,
             clickhouse_database=database,
         )
+
+    @contextmanager
+    def away(self, node: int) -> Iterator[None]:
+        """One node is dead for the length of the block, and has its rows again after it."""
+        process = self.processes[node]
+        process.kill()
+        try:
+            yield
+        finally:
+            process.start()
+            process.wait_until(lambda: server_answers(self.http[node]), START_TIMEOUT_S)
 
     def plain_client(self, database: str, node: int = 0) -> Client:
         """A client as an analyst's tool makes one: without any setting of ours."""
@@ -73,11 +86,11 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True):
 def two_shards(folder: Path) -> Iterator[Nodes]:
     """Two nodes, each a shard, for the length of the block."""
     ports = free_ports(4)
-    nodes = Nodes(http=(ports[0], ports[1]), tcp=(ports[2], ports[3]))
-    shards = "".join(_SHARD.format(tcp=tcp) for tcp in nodes.tcp)
-    processes = []
+    https, tcps = ports[:2], ports[2:]
+    shards = "".join(_SHARD.format(tcp=tcp) for tcp in tcps)
+    processes: list[GuardedProcess] = []
     try:
-        for number, (http, tcp) in enumerate(zip(nodes.http, nodes.tcp, strict=True)):
+        for number, (http, tcp) in enumerate(zip(https, tcps, strict=True)):
             home = folder / f"node-{number}"
             home.mkdir(parents=True)
             config = _NODE.format(tcp=tcp, http=http, shard=number, cluster=CLUSTER, shards=shards)
@@ -85,12 +98,12 @@ def two_shards(folder: Path) -> Iterator[Nodes]:
             argv = [sys.executable, "-m", "tests.support.clickhouse_node", str(home)]
             process = GuardedProcess(f"node-{number}", argv, log_path=home / "node.log", env=python_env(), grace_s=0.1)
             process.start()
-            processes.append((process, http))
-        for process, http in processes:
-            process.wait_until(lambda port=http: server_answers(port), START_TIMEOUT_S)  # type: ignore[misc]
-        yield nodes
+            processes.append(process)
+        for process, http in zip(processes, https, strict=True):
+            process.wait_until(partial(server_answers, http), START_TIMEOUT_S)
+        yield Nodes(http=tuple(https), tcp=tuple(tcps), processes=tuple(processes))
     finally:
-        for process, _ in processes:
+        for process in processes:
             process.kill()
 
 

@@ -100,19 +100,22 @@ ALTER TABLE line_items ON CLUSTER `main`
     ADD COLUMN IF NOT EXISTS tax_code String COMMENT 'Tax code of the charge, as the catalog has it' AFTER currency,
     ADD COLUMN IF NOT EXISTS terms_days Nullable(UInt16) COMMENT 'Days until the invoice is due' AFTER tax_code,
     ADD INDEX IF NOT EXISTS run_range run TYPE minmax GRANULARITY 1,
-    ADD INDEX IF NOT EXISTS customer_range customer TYPE minmax GRANULARITY 1;
+    ADD INDEX IF NOT EXISTS customer_range customer TYPE minmax GRANULARITY 1
+SETTINGS alter_sync = 2;
 
 ALTER TABLE line_items ON CLUSTER `main`
     COMMENT COLUMN id 'UUIDv5 of customer, subscription, plan, charge, kind, reference, dimensions, period, service_start, revision',
     COMMENT COLUMN period 'The billing period the line belongs to; of an adjustment, that of the line it corrects',
-    COMMENT COLUMN model 'How it is priced: the charge''s model; empty where there is none';
+    COMMENT COLUMN model 'How it is priced: the charge''s model; empty where there is none'
+SETTINGS alter_sync = 2;
 
 ALTER TABLE members_local ON CLUSTER `main`
     ADD COLUMN IF NOT EXISTS since UInt64
     COMMENT '0 when the member came for the first time; else 1 plus the position of the change. The greatest counts',
     ADD COLUMN IF NOT EXISTS gone UInt8
     COMMENT '1 when no event brings the member to the key any more',
-    MODIFY ORDER BY (meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first, member, since);
+    MODIFY ORDER BY (meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first, member, since)
+SETTINGS alter_sync = 2;
 
 ALTER TABLE members ON CLUSTER `main`
     ADD COLUMN IF NOT EXISTS since UInt64
@@ -146,7 +149,8 @@ COMMENT 'Offsets that a rebuild has filled meters with, from 0 on; read with FIN
 
 ALTER TABLE events_local ON CLUSTER `main`
     ADD COLUMN IF NOT EXISTS receipt_digest UInt128
-    COMMENT 'Of an erased event the digest of raw, which is a receipt then; 0 where raw is the record';
+    COMMENT 'Of an erased event the digest of raw, which is a receipt then; 0 where raw is the record'
+SETTINGS alter_sync = 2;
 
 ALTER TABLE events ON CLUSTER `main`
     ADD COLUMN IF NOT EXISTS receipt_digest UInt128
