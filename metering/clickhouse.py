@@ -65,7 +65,8 @@ def connect(settings: Settings, *, database: str | None = None, limits: Mapping[
         "autogenerate_session_id": False,
         "tz_mode": "aware",
         "ca_cert": checked_file(settings, "clickhouse_ca_file") or None,
-        "settings": {"max_partitions_per_insert_block": 0, **spread, **(limits or {})},
+        # Servers may put small inserts together, and forget the tokens of those after a week; claims are for good.
+        "settings": {"max_partitions_per_insert_block": 0, "async_insert": 0, **spread, **(limits or {})},
     }
     with unavailable(settings):
         return ClusterClient(cluster, **arguments) if cluster else clickhouse_connect.get_client(**arguments)

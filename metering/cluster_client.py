@@ -39,8 +39,6 @@ def cluster_settings(timeout_s: float) -> dict[str, int | str]:
         "distributed_foreground_insert": 1,
         "insert_quorum_parallel": 1,
         "insert_quorum_timeout": int(timeout_s * 500),
-        # The tokens of rows that wait to be inserted together are forgotten after a week.
-        "async_insert": 0,
         # Rows go to the shard of their subject, also those that are read on another one.
         "parallel_distributed_insert_select": 0,
         "distributed_product_mode": "global",

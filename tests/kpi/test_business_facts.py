@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 
+from schemas.catalog import Catalog, applied
+from schemas.kpi import Direction, Goal, Kpi
 from tests.support.made_kpis import business_facts, rows
 from tests.support.made_usage import EVENT_COLUMNS, UsageTables
 
@@ -42,6 +45,17 @@ def test_a_cost_that_was_replaced_counts_as_its_replacement_says(tables: UsageTa
     tables.client.insert("events", [row], column_names=EVENT_COLUMNS)
 
     assert rows(tables, "SELECT currency, sales_cost FROM kpi_cac WHERE month = '2024-05-01'") == [("EUR", "11.5")]
+
+
+def test_a_goal_whose_kpi_has_no_figure_is_unknown_and_is_not_said_to_be_missed_by_nothing(tables: UsageTables) -> None:
+    goal = Goal(id="cheap", kpi=Kpi.CAC, currency="EUR", direction=Direction.AT_MOST, target=Decimal(100))
+    tables.store(applied(1, Catalog(goals=(goal,)), ()))
+    # Nobody was acquired, so nothing was spent for each.
+    business_facts(tables, [("sales.cost", "team-1", MAY, {"amount": "10", "currency": "EUR"})])
+
+    found = rows(tables, "SELECT value, missing, state FROM kpi_goals WHERE month = '2024-05-01'")
+
+    assert found == [(None, None, "unknown")]
 
 
 def test_an_event_that_a_retry_wrote_twice_counts_once(tables: UsageTables) -> None:
