@@ -46,8 +46,15 @@ def test_f1_a_worker_killed_at_any_step(faulty: FaultStack, seed: int) -> None:
     points = [f"{step}.{when}" for step in STEPS for when in ("before", "during", "after")]
     chosen = [chance.choice(points) for _ in range(KILLS)]
 
+    first, *parts = slices(log, KILLS + 1)
+
     with CommitWatch(faulty.settings, faulty.epoch) as watch:
-        for point, part in zip(chosen, slices(log, KILLS), strict=False):
+        # Without a life before there is nothing to take over, and its steps would never be reached.
+        unhurt = faulty.worker()
+        faulty.produce(first)
+        faulty.settle(unhurt)
+        assert unhurt.terminate() == 0
+        for point, part in zip(chosen, parts, strict=False):
             worker = faulty.worker(Faults(at=point))
             faulty.produce(part)
             assert worker.wait() == -signal.SIGKILL, f"{point}\n{worker.said}"
