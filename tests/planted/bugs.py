@@ -279,8 +279,8 @@ BUGS: Final = (
     bug(
         "a question forgets whose usage it is about",
         "metering/usage/owners.py",
-        'return f"{subjects}\\n    AND one.subject IN {{owned:Array(String)}}"',
-        "return subjects",
+        'conditions.append("one.subject IN {owned:Array(String)}")',
+        "conditions = []",
         ISOLATION,
     ),
     bug(
