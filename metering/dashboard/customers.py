@@ -120,6 +120,11 @@ def customer_routes(site: Site) -> list[Any]:
             one = catalog.customers.get(name)
             if one is None:
                 raise NotFoundError
+            standings.begin(name, lambda: count_standing(name))
+            # What is thought of a customer is not for the customer.
+            shows_health = not principal.customer
+            if shows_health:
+                healths.begin(name, lambda: count_health(name))
             return site.pages.page(
                 request,
                 "customer.html",
@@ -127,8 +132,7 @@ def customer_routes(site: Site) -> list[Any]:
                 customer=one,
                 held=held_by(catalog, one, now),
                 standing=standings.get(name, lambda: count_standing(name)),
-                # What is thought of a customer is not for the customer.
-                health=None if principal.customer else healths.get(name, lambda: count_health(name)),
+                health=healths.get(name, lambda: count_health(name)) if shows_health else None,
                 part_words=PART_WORDS,
                 meters_left=max(0, len(catalog.meters) - METERS_SHOWN),
                 month=f"{now.astimezone(zone_of(one.timezone)):%Y-%m}",

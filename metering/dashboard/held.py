@@ -59,18 +59,29 @@ class Held(Generic[T]):
         self._patience_s = patience_s
         self._state = threading.Condition()
         self._counting = False
+        self._begun_at_s = 0.0
         self._counted_at_s: float | None = None
         self._shown: Shown[T] = Shown()
 
-    def get(self) -> Shown[T]:
-        """What is known now, waiting a moment where that is nothing."""
+    def begin(self) -> None:
+        """Have it counted if it is not known or old, so that a page with several waits for all of them at once."""
         with self._state:
-            old = self._counted_at_s is None or self._clock.monotonic_s() - self._counted_at_s >= self._fresh_s
-            if old and not self._counting:
-                self._counting = True
-                threading.Thread(target=self._run, name=f"count-{self._name}", daemon=True).start()
-            self._state.wait_for(lambda: not self._shown.is_waiting, timeout=self._patience_s)
+            self._begin()
+
+    def get(self) -> Shown[T]:
+        """What is known now; where that is nothing, after waiting until a moment after the count began."""
+        with self._state:
+            self._begin()
+            left_s = self._patience_s - (self._clock.monotonic_s() - self._begun_at_s)
+            self._state.wait_for(lambda: not self._shown.is_waiting, timeout=max(0.0, left_s))
             return self._shown
+
+    def _begin(self) -> None:
+        now_s = self._clock.monotonic_s()
+        old = self._counted_at_s is None or now_s - self._counted_at_s >= self._fresh_s
+        if old and not self._counting:
+            self._counting, self._begun_at_s = True, now_s
+            threading.Thread(target=self._run, name=f"count-{self._name}", daemon=True).start()
 
     def _run(self) -> None:
         value: T | None = None
@@ -103,8 +114,15 @@ class HeldByName(Generic[T]):
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, Held[T]] = OrderedDict()
 
+    def begin(self, name: Hashable, count: Callable[[], T]) -> None:
+        """Have it counted if it is not known or old, see `Held.begin`."""
+        self._of(name, count).begin()
+
     def get(self, name: Hashable, count: Callable[[], T]) -> Shown[T]:
         """What is known under a name now; `count` counts it where nobody has asked for it lately."""
+        return self._of(name, count).get()
+
+    def _of(self, name: Hashable, count: Callable[[], T]) -> Held[T]:
         with self._lock:
             held = self._held.get(name)
             if held is None:
@@ -112,4 +130,4 @@ class HeldByName(Generic[T]):
             self._held.move_to_end(name)
             while len(self._held) > NAMES_MAX:
                 self._held.popitem(last=False)
-        return held.get()
+        return held

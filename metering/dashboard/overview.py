@@ -83,6 +83,8 @@ def overview_routes(site: Site) -> list[Any]:
         principal = principal_of(request)
         if principal.customer:
             return Redirect(address("/customer", id=principal.customer))
+        for one in (pipeline, lag, revenue):
+            one.begin()
         held = pipeline.get()
         return site.pages.page(
             request,
