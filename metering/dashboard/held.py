@@ -19,7 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from metering.clock import Clock
 from schemas.errors import MeteringError
 
-PATIENCE_S: Final = 0.15
+PATIENCE_S: Final = 0.1
 """How long a page waits for a number that was never counted."""
 
 NAMES_MAX: Final = 500
