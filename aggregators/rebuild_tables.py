@@ -11,6 +11,7 @@ from typing import Any, Final
 from clickhouse_connect.driver.client import Client
 
 from metering.cluster_client import ClusterClient, delete_where
+from metering.cluster_tables import everywhere
 from metering.migrate import statements_of
 
 ROWS_AT_A_TIME: Final = 1_000
@@ -21,8 +22,8 @@ ROWS_AT_A_TIME: Final = 1_000
 def scratch_tables(live: Client, connect: Callable[[str], Client], tables: Sequence[str]) -> Iterator[Client]:
     """A client on a database with empty copies of the tables, dropped at the end."""
     name = f"{live.database}_rebuild_{uuid.uuid4().hex[:12]}"
-    everywhere = f" ON CLUSTER `{live.cluster}`" if isinstance(live, ClusterClient) else ""
-    live.command(f"CREATE DATABASE {{name:Identifier}}{everywhere}", {"name": name})
+    on_cluster = f" {everywhere(live.cluster)}" if isinstance(live, ClusterClient) else ""
+    live.command(f"CREATE DATABASE {{name:Identifier}}{on_cluster}", {"name": name})
     try:
         client = connect(name)
         try:
@@ -38,7 +39,7 @@ def scratch_tables(live: Client, connect: Callable[[str], Client], tables: Seque
         finally:
             client.close()
     finally:
-        live.command(f"DROP DATABASE {{name:Identifier}}{everywhere}", {"name": name})
+        live.command(f"DROP DATABASE {{name:Identifier}}{on_cluster}", {"name": name})
 
 
 def take_out(live: Client, table: str, *, key: str, within: str, wrong: str, parameters: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 
 from metering.cluster_client import ClusterClient, cluster_settings
+from metering.cluster_tables import everywhere
 from metering.config import Settings
 from metering.tls import checked_file
 from schemas.errors import ClickHouseUnavailableError, SettingError
@@ -77,10 +78,10 @@ def ensure_database(settings: Settings) -> None:
     client = connect(settings, database="default")
     try:
         with unavailable(settings):
-            everywhere = " ON CLUSTER {cluster:Identifier}" if settings.clickhouse_cluster else ""
+            on_cluster = f" {everywhere(settings.clickhouse_cluster)}" if settings.clickhouse_cluster else ""
             client.command(
-                f"CREATE DATABASE IF NOT EXISTS {{database:Identifier}}{everywhere}",
-                {"database": settings.clickhouse_database, "cluster": settings.clickhouse_cluster},
+                f"CREATE DATABASE IF NOT EXISTS {{database:Identifier}}{on_cluster}",
+                {"database": settings.clickhouse_database},
             )
     finally:
         client.close()

@@ -16,7 +16,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.summary import QuerySummary
 
-from metering.cluster_tables import SHARDED, WHOLE, local_name
+from metering.cluster_tables import SHARDED, WHOLE, everywhere, local_name
 from schemas.errors import RequestError, SettingError
 
 _LAYOUT: Final = """
@@ -157,7 +157,7 @@ def refuse_on_cluster(client: Client, what: str) -> None:
 def changed_rows(client: Client, table: str) -> str:
     """What to name in `ALTER TABLE … UPDATE` or `DELETE` so that all rows of a table are meant."""
     if isinstance(client, ClusterClient) and table in SHARDED:
-        return f"{local_name(table)} ON CLUSTER `{client.cluster}`"
+        return f"{local_name(table)} {everywhere(client.cluster)}"
     return table
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from metering.cluster_tables import SHARDED, WHOLE, local_name
+from metering.cluster_tables import SHARDED, WHOLE, everywhere, local_name
 from schemas.errors import InvariantViolationError
 
 TOKENS_KEPT_S: Final = 315_360_000
@@ -48,7 +48,7 @@ def cluster_statements(statement: str, *, cluster: str, database: str) -> list[s
     """
     said = [line for line in statement.strip().splitlines() if not line.startswith("--")]
     text = "\n".join(said)
-    on_cluster = f"ON CLUSTER `{cluster}`"
+    on_cluster = everywhere(cluster)
     if made := _CREATE_TABLE.fullmatch(text):
         return _tables(made, on_cluster, cluster, database)
     if viewed := _CREATE_VIEW.fullmatch(text):

@@ -49,6 +49,11 @@ WHOLE: Final = frozenset(
 """Tables that every node has all rows of."""
 
 
+def everywhere(cluster: str) -> str:
+    """What has a statement run on every node; the settings check that the name needs no more than backticks."""
+    return f"ON CLUSTER `{cluster}`"
+
+
 def local_name(table: str) -> str:
     """The name of a shard's part of a spread table."""
     return f"{table}_local"

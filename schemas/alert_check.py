@@ -7,13 +7,12 @@ from collections.abc import Set as AbstractSet
 
 from schemas.alert import OF_A_DAY, AlertRule, Watch
 from schemas.catalog_parts import Parts
-from schemas.meter import Aggregation, Meter
 from schemas.problem import Path, Problem
 
 
 def alert_problems(parts: Parts) -> Iterator[Problem]:
     """The problems of all alerts of a catalog."""
-    balances = {one.name for _, one in parts.of(Meter) if one.aggregation is Aggregation.TIME_WEIGHTED}
+    balances = parts.balances()
     for path, rule in parts.of(AlertRule):
         yield from _budget_problems(path, rule)
         yield from _day_problems(path, rule, balances)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, get_args, get_type_hint
 
 import msgspec
 
+from schemas.meter import Aggregation, Meter
 from schemas.problem import Path, did_you_mean
 
 Part: TypeAlias = tuple[Path, msgspec.Struct]
@@ -35,6 +36,10 @@ class Parts:
     def of(self, kind: type[T]) -> list[tuple[Path, T]]:
         """The records of one type."""
         return cast("list[tuple[Path, T]]", self._by_type.get(kind, []))
+
+    def balances(self) -> frozenset[str]:
+        """The meters that are balances over time, whose usage adds up to no quantity of a period or a day."""
+        return frozenset(one.name for _, one in self.of(Meter) if one.aggregation is Aggregation.TIME_WEIGHTED)
 
 
 class Known:

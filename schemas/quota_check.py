@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.catalog_parts import Parts
-from schemas.meter import Aggregation, Meter
 from schemas.plan import BillingPeriod
 from schemas.problem import Path, Problem, path_text
 from schemas.quota import Quota
@@ -13,7 +12,7 @@ from schemas.quota import Quota
 
 def quota_problems(parts: Parts) -> Iterator[Problem]:
     """The problems of all quotas of a catalog."""
-    balances = {one.name for _, one in parts.of(Meter) if one.aggregation is Aggregation.TIME_WEIGHTED}
+    balances = parts.balances()
     seen: dict[tuple[str, str | None, str | None], Path] = {}
     for path, quota in parts.of(Quota):
         yield from _own_problems(path, quota)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,15 +19,13 @@ from billing_export.alerts.log_reach import LogEnds, LogReach
 from billing_export.alerts.periods import next_quarter
 from billing_export.alerts.weekdays import Day, DayUse, day_alerts, days_before, local_day, open_days
 from metering.clock import Clock
-from metering.entitlements.progress import Place, ledger_ends, marks, moved
-from metering.entitlements.reader import NAMED_MAX, WHOLE_INTERVAL_S, Held
-from metering.usage.answer import answer
+from metering.entitlements.progress import Follower, Look, Place, moved
+from metering.entitlements.reader import NAMED_MAX, Held, used_by
 from schemas.alert import OF_A_DAY, Alert, AlertRule, Watch
 from schemas.catalog import AppliedCatalog
 from schemas.errors import LimitError, RequestError
 from schemas.meter import Aggregation
 from schemas.quantity import ZERO
-from schemas.usage_query import UsageQuery
 from schemas.zone import zone_of
 
 TURN_S_MAX: Final = 1.0
@@ -70,9 +68,8 @@ class DayWatch:
         self._asked_until: datetime | None = None
         self._used: dict[DayKey, dict[str, Decimal] | None] = {}
         self._stale: set[DayKey] = set()
-        self._ledger: dict[Place, int] = {}
-        self._marks: tuple[Any, ...] = ()
-        self._whole_at_s = 0.0
+        self._follower = Follower()
+        self._ledger: Mapping[Place, int] = {}
         self._moved: dict[DayKey, set[str]] = {}
         self._whole: set[DayKey] = set()
         self._done: set[tuple[str, DayKey]] = set()
@@ -116,13 +113,13 @@ class DayWatch:
         needed = dict.fromkeys(key for one in self._asked for key in keys_of(one))
         self._used = {key: value for key, value in self._used.items() if key in needed}
         self._moved, self._whole = {}, set()
-        before, self._ledger = self._ledger, ledger_ends(self._client, self._ledger)
-        found_marks = marks(self._client, self._ledger)
-        if found_marks != self._marks or begun_at_s - self._whole_at_s > WHOLE_INTERVAL_S:
-            self._stale, self._marks, self._whole_at_s = set(self._used), found_marks, begun_at_s
+        look = self._follower.look(self._client, begun_at_s)
+        self._ledger = look.ends
+        if look.is_whole:
+            self._stale = set(self._used)
         judged = {keys_of(one)[0] for one in self._asked} & self._used.keys()
-        if self._ledger != before and judged:
-            self._read_moved(catalog, judged, before)
+        if look.has_moved and judged:
+            self._read_moved(catalog, judged, look)
         for key in [*(key for key in needed if key not in self._used), *sorted(self._stale & needed.keys())]:
             if self._clock.monotonic_s() - begun_at_s > TURN_S_MAX:
                 break
@@ -130,10 +127,10 @@ class DayWatch:
             self._stale.discard(key)
             self._whole.add(key)
 
-    def _read_moved(self, catalog: AppliedCatalog, judged: Collection[DayKey], before: Mapping[Place, int]) -> None:
+    def _read_moved(self, catalog: AppliedCatalog, judged: Collection[DayKey], look: Look) -> None:
         meters, start = {key.meter for key in judged}, min(bounds(key)[0] for key in judged)
         customers: dict[tuple[str, str], set[str]] = {}
-        for meter, subject in moved(self._client, since=before, ends=self._ledger, meters=meters, start=start):
+        for meter, subject in moved(self._client, look, meters=meters, start=start):
             owner = catalog.customer_of(subject)
             if owner is not None:
                 customers.setdefault((meter, owner.timezone), set()).add(owner.id)
@@ -144,26 +141,25 @@ class DayWatch:
             if len(some) > NAMED_MAX:
                 self._used[key] = self._read(catalog, key)
             else:
-                known.update(self._read(catalog, key, tuple(sorted(some))) or {})
+                known.update(self._read(catalog, key, some) or {})
             self._moved[key] = some
 
     def _read(
-        self, catalog: AppliedCatalog, key: DayKey, customers: tuple[str, ...] | None = None
+        self, catalog: AppliedCatalog, key: DayKey, customers: Collection[str] | None = None
     ) -> dict[str, Decimal] | None:
         """What the zone's customers used; of all only those who did. None where the meter has no number for the day."""
         start, end = bounds(key)
         if start == end:
             return {}
-        query = UsageQuery(meter=key.meter, start=start, end=end, customers=customers)
+        rows_max = self._rows_max
         try:
-            rows = answer(self._client, catalog, query, rows_max=self._rows_max)
+            used = used_by(self._client, catalog, key.meter, start, end, customers=customers, rows_max=rows_max)
         except LimitError:
             raise
         except RequestError as error:
             _log.warning("alerts_day_not_countable", meter=key.meter, day=key.day.isoformat(), detail=str(error))
             return None
-        found = {row.who: row.quantity for row in rows if catalog.customers[row.who].timezone == key.zone}
-        return {**dict.fromkeys(customers or (), ZERO), **found}
+        return {who: quantity for who, quantity in used.items() if catalog.customers[who].timezone == key.zone}
 
 
 def asked_now(catalog: AppliedCatalog, rules: Sequence[AlertRule], now: datetime) -> Iterator[Asked]:

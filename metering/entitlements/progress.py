@@ -9,12 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from clickhouse_connect.driver.client import Client
 
 Place = tuple[str, int]
 """(epoch, partition): a partition of a log."""
+
+WHOLE_INTERVAL_S: Final = 600.0
+"""How often everything is read again; finds what `metering repair` has mended."""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the ledger was at the last look, how far it is, and whether everything is to be read again."""
+
+    since: Mapping[Place, int]
+    ends: Mapping[Place, int]
+    is_whole: bool
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the ledger has come further."""
+        return self.ends != self.since
+
+
+class Follower:
+    """Follows the ledger from look to look. After an error take a new one: what was new then is not told again."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Place, int] = {}
+        self._marks: tuple[Any, ...] = ()
+        self._whole_at_s: float | None = None
+
+    def look(self, client: Client, now_s: float) -> Look:
+        """What is new. The first look is whole, and each that finds other marks or comes WHOLE_INTERVAL_S after one."""
+        since, self._ends = self._ends, ledger_ends(client, self._ends)
+        found = marks(client, self._ends)
+        is_whole = self._whole_at_s is None or found != self._marks or now_s - self._whole_at_s > WHOLE_INTERVAL_S
+        if is_whole:
+            self._marks, self._whole_at_s = found, now_s
+        return Look(since=since, ends=self._ends, is_whole=is_whole)
 
 
 def ledger_ends(client: Client, known: Mapping[Place, int]) -> dict[Place, int]:
@@ -30,17 +65,15 @@ def ledger_ends(client: Client, known: Mapping[Place, int]) -> dict[Place, int]:
     return {**known, **{(epoch, partition): last for epoch, partition, last in rows}}
 
 
-def moved(
-    client: Client, *, since: Mapping[Place, int], ends: Mapping[Place, int], meters: Collection[str], start: datetime
-) -> set[tuple[str, str]]:
-    """(meter, subject) of everything that was folded beyond `since` and up to `ends`, in windows from `start` on.
+def moved(client: Client, look: Look, *, meters: Collection[str], start: datetime) -> set[tuple[str, str]]:
+    """(meter, subject) of everything that was folded between the ends of a look, in windows from `start` on.
 
-    What is beyond `ends` already may be in it or not.
+    What is beyond the later ends already may be in it or not.
     """
-    clauses, parameters = _by_place(since, "position >")
+    clauses, parameters = _by_place(look.since, "position >")
     # Read before all else, and of most rows alone: no row that counts lies before it, unless a place is new.
-    least = min(since.values(), default=0) if since.keys() == ends.keys() else 0
-    parameters |= {"meters": sorted(meters), "start": start, "known": list(since), "least": least}
+    least = min(look.since.values(), default=0) if look.since.keys() == look.ends.keys() else 0
+    parameters |= {"meters": sorted(meters), "start": start, "known": list(look.since), "least": least}
     rows = client.query(
         f"""SELECT DISTINCT meter, subject FROM rollups
         PREWHERE position >= {{least:UInt64}}

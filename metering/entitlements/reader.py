@@ -1,7 +1,7 @@
 """Keeps what holds for every customer, and what they used of it, in memory; each reading brings it up to date.
 
 A reading asks for what has moved since the one before, so that it costs what is new and not what is stored. Everything
-is read again when the catalog changes, when marks say so, and once every WHOLE_INTERVAL_S.
+is read again when the catalog changes, and whenever a look at the ledger says so (`progress.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ from metering.clickhouse import connect as connect_to
 from metering.clickhouse import unavailable
 from metering.clock import Clock
 from metering.config import Settings, variable_of
-from metering.entitlements.progress import Place, ledger_ends, marks, moved
+from metering.entitlements.progress import Follower, Look, moved
 from metering.entitlements.terms import CustomerTerms, Span, TermsBook
 from metering.query_limits import query_limits, within_limits
 from metering.usage.answer import answer
@@ -29,9 +29,6 @@ from schemas.catalog import AppliedCatalog
 from schemas.errors import LimitError, RequestError
 from schemas.quantity import ZERO
 from schemas.usage_query import UsageQuery
-
-WHOLE_INTERVAL_S: Final = 600.0
-"""How often everything is read again; finds what `metering repair` has mended."""
 
 NAMED_MAX: Final = 1_000
 """Customers that are named to ClickHouse; when more have moved, all of a span are read."""
@@ -91,9 +88,7 @@ class HeldReader:
         self._needed: set[Span] = set()
         self._used: dict[Span, dict[str, Decimal]] = {}
         self._refused: set[Span] = set()
-        self._ends: dict[Place, int] = {}
-        self._marks: tuple[Any, ...] = ()
-        self._whole_at_s: float | None = None
+        self._follower = Follower()
 
     def _read(self, client: Client) -> Held:
         now, begun_at_s = self._clock.now(), self._clock.monotonic_s()
@@ -141,32 +136,23 @@ class HeldReader:
         self._needed = needed
 
     def _count(self, client: Client, catalog: AppliedCatalog, begun_at_s: float) -> None:
-        before = self._ends
-        ends = ledger_ends(client, before)
-        found_marks = marks(client, ends)
-        is_whole = (
-            self._whole_at_s is None or found_marks != self._marks or begun_at_s - self._whole_at_s > WHOLE_INTERVAL_S
-        )
-        if is_whole:
+        look = self._follower.look(client, begun_at_s)
+        if look.is_whole:
             self._refused = set()
             self._used = {span: self._read_span(client, catalog, span) for span in sorted(self._needed, key=_order)}
-            self._whole_at_s, self._marks = begun_at_s, found_marks
         else:
-            if ends != before:
-                self._read_moved(client, catalog, before, ends)
+            if look.has_moved:
+                self._read_moved(client, catalog, look)
             for span in sorted(self._needed - self._used.keys(), key=_order):
                 self._used[span] = self._read_span(client, catalog, span)
-        self._ends = ends
 
-    def _read_moved(
-        self, client: Client, catalog: AppliedCatalog, since: Mapping[Place, int], ends: Mapping[Place, int]
-    ) -> None:
+    def _read_moved(self, client: Client, catalog: AppliedCatalog, look: Look) -> None:
         if not self._used:
             return
         customers: dict[Span, set[str]] = {}
         meters = {span.meter for span in self._used}
         start = min(one.start for one in self._used)
-        for meter, subject in moved(client, since=since, ends=ends, meters=meters, start=start):
+        for meter, subject in moved(client, look, meters=meters, start=start):
             owner = catalog.customer_of(subject)
             terms = None if owner is None else self._terms[owner.id].meters.get(meter)
             if owner is not None and terms is not None:
@@ -181,18 +167,32 @@ class HeldReader:
     def _read_span(
         self, client: Client, catalog: AppliedCatalog, span: Span, customers: Iterable[str] | None = None
     ) -> dict[str, Decimal]:
-        """What customers used; of all of them only those who did, of some of them all."""
-        named = None if customers is None else tuple(sorted(customers))
-        query = UsageQuery(meter=span.meter, start=span.start, end=span.end, customers=named)
+        """What customers used, see `used_by`; nothing where the meter has no number for the span."""
+        rows_max = self._settings.entitlements_max
         try:
-            rows = answer(client, catalog, query, rows_max=self._settings.entitlements_max)
+            return used_by(client, catalog, span.meter, span.start, span.end, customers=customers, rows_max=rows_max)
         except LimitError:
             raise
         except RequestError as error:
             _log.warning("entitlement_not_countable", meter=span.meter, start=span.start.isoformat(), detail=str(error))
             self._refused.add(span)
             return {}
-        return {**dict.fromkeys(named or (), ZERO), **{row.who: row.quantity for row in rows}}
+
+
+def used_by(
+    client: Client,
+    catalog: AppliedCatalog,
+    meter: str,
+    start: datetime,
+    end: datetime,
+    *,
+    customers: Iterable[str] | None,
+    rows_max: int,
+) -> dict[str, Decimal]:
+    """What customers used in [start, end); of all only those who did, of some all of them. Raises as `answer`."""
+    named = None if customers is None else tuple(sorted(customers))
+    rows = answer(client, catalog, UsageQuery(meter=meter, start=start, end=end, customers=named), rows_max=rows_max)
+    return {**dict.fromkeys(named or (), ZERO), **{row.who: row.quantity for row in rows}}
 
 
 def _order(span: Span) -> tuple[str, datetime, datetime]:

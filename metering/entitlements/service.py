@@ -57,7 +57,7 @@ class EntitlementService:
             return
         self._asked_at_s = self._clock.monotonic_s()
         self._asked.set()
-        if not self._is_fresh() and not self._is_failing:
+        if self._young() is None and not self._is_failing:
             if self._reading_over is None:
                 self._reading_over = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._reading_over], timeout=self._settings.entitlements_stale_s_max)
@@ -152,15 +152,16 @@ class EntitlementService:
         if self._metrics is not None and self._held is not None:
             self._metrics.customers.set(len(self._held.terms))
 
-    def _is_fresh(self) -> bool:
+    def _young(self) -> Held | None:
+        """What is known, unless it is too old to be told."""
         held = self._held
-        return (
-            held is not None and self._clock.monotonic_s() - held.read_at_s <= self._settings.entitlements_stale_s_max
-        )
+        if held is None or self._clock.monotonic_s() - held.read_at_s > self._settings.entitlements_stale_s_max:
+            return None
+        return held
 
     def _fresh(self) -> Held:
-        held = self._held
-        if held is None or not self._is_fresh():
+        held = self._young()
+        if held is None:
             raise ClickHouseUnavailableError(
                 "what was used is not known, or was read too long ago to be told",
                 where="entitlements",

@@ -19,7 +19,8 @@ from billing_export.alerts.store import Fired, Outcome
 from billing_export.alerts.watcher import Watcher
 from metering.clock import FixedClock
 from metering.config import Settings
-from metering.entitlements.reader import WHOLE_INTERVAL_S, HeldReader
+from metering.entitlements.progress import WHOLE_INTERVAL_S
+from metering.entitlements.reader import HeldReader
 from metering.kafka import client_config, ensure_topics
 from metering.testing import ClickHouseUnderTest, KafkaUnderTest
 from schemas.alert import AlertRule, Watch
