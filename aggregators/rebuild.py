@@ -1,8 +1,9 @@
 """Rebuilding rollups from the stored events: fills a meter that came later, checks what is written, mends it.
 
-Everything is folded again, by the code that the worker folds with, into a scratch database; only then is it compared
-with the live tables and the difference written. Safe beside running workers: a row is the absolute state of its key
-up to a position, so an older one never replaces a newer one.
+Everything is folded again into a scratch database; only then is it compared with the live tables and the difference
+written. Plain events are folded by ClickHouse where they lie, all others by the code that the worker folds with: see
+`aggregators.rebuild_plain`. Safe beside running workers: a row is the absolute state of its key up to a position, so an
+older one never replaces a newer one.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from aggregators.decide import Decision
 from aggregators.group_limit import TABLE as OVERFLOWS
 from aggregators.partition import Partition, known_days_filter
 from aggregators.rebuild_corrections import RebuildCorrections
+from aggregators.rebuild_plain import NOTHING_FOLDED, PlainFold
 from aggregators.rebuild_tables import scratch_tables, take_out
 from aggregators.store import LedgerEnd
 from aggregators.stored_usage import StoredReader, chosen
 from aggregators.usage import Usage
 from metering import erasure_store
+from metering.cluster_client import ClusterClient
 from schemas.catalog import AppliedCatalog
 
 OFFSETS_AT_A_TIME: Final = 100_000
@@ -37,7 +40,11 @@ _EVENTS: Final = """
 SELECT offset, digest, raw FROM events FINAL
 WHERE epoch = {epoch:String} AND partition = {partition:UInt32} AND offset >= {first:UInt64} AND offset <= {last:UInt64}
   AND type IN {types:Array(String)}
-ORDER BY offset
+"""
+_OF_ODD_DAYS: Final = """
+  AND subject IN (SELECT subject FROM {scratch:Identifier}.odd_days)
+  AND (subject, toUInt32(intDiv(toUnixTimestamp64Micro(time), 86400000000))) IN
+      (SELECT subject, day FROM {scratch:Identifier}.odd_days)
 """
 _FILL_COLUMNS: Final = ("meter", "meter_version", "epoch", "partition", "until")
 _KEY: Final = "meter, subject, window_start, dimensions, meter_version, epoch, partition, position_first"
@@ -74,10 +81,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rebuild did. `unreadable` counts events that a later meter cannot read; they do not count for it."""
+    """What a rebuild did. `unreadable` counts events that a later meter cannot read; they do not count for it.
+
+    Of `events_read`, ClickHouse folded `events_plain` by itself, and Python the others.
+    """
 
     meters: list[str]
     events_read: int
+    events_plain: int
     unreadable: int
     differences: list[Difference]
 
@@ -90,14 +101,26 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
 class Rebuild:
     """Folds the stored events of some meters again and compares or writes the result."""
 
-    def __init__(self, connect: Callable[[str | None], Client], catalog: AppliedCatalog, meters: Sequence[str]) -> None:
-        """`connect` gives a client on a database; None is the live one."""
+    def __init__(
+        self,
+        connect: Callable[[str | None], Client],
+        catalog: AppliedCatalog,
+        meters: Sequence[str],
+        *,
+        use_plain: bool = True,
+    ) -> None:
+        """`connect` gives a client on a database; None is the live one. Without `use_plain` Python folds everything.
+
+        So it does on a cluster, whose shards have parts of a scratch table that a statement cannot count on.
+        """
         self._connect = connect
         self._live = connect(None)
         self._catalog = catalog
         self._meters = sorted(meters)
         self._versions = tuple(one for one in catalog.meter_versions if one.meter.name in self._meters)
+        self._use_plain = use_plain and not isinstance(self._live, ClusterClient)
         self._events_read = 0
+        self._events_plain = 0
         self._unreadable = 0
 
     def run(self, *, write: bool, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rebuilt:
@@ -123,6 +146,7 @@ class Rebuild:
         return Rebuilt(
             meters=self._meters,
             events_read=self._events_read,
+            events_plain=self._events_plain,
             unreadable=self._unreadable,
             differences=differences,
         )
@@ -148,8 +172,9 @@ class Rebuild:
         total = sum(part.end.next_offset for part in parts)
         with scratch_tables(self._live, self._connect, tuple(_KEYS)) as scratch:
             done = 0
+            plain = PlainFold(self._live, scratch, self._versions) if self._use_plain else None
             for part in parts:
-                for offsets in self._fold(part, corrections, scratch):
+                for offsets in self._fold(part, corrections, scratch, plain):
                     done += offsets
                     progress(min(done, total), total)
             return [self._settle(table, scratch, parts, write=write) for table in (OVERFLOWS, "members", "rollups")]
@@ -162,7 +187,9 @@ class Rebuild:
             for partition, end in sorted(store.ledger_ends(self._live, epoch).items())
         ]
 
-    def _fold(self, part: Folded, corrections: RebuildCorrections, scratch: Client) -> Iterator[int]:
+    def _fold(
+        self, part: Folded, corrections: RebuildCorrections, scratch: Client, plain: PlainFold | None
+    ) -> Iterator[int]:
         """Fold one partition into the scratch tables; yields how many offsets each step went through."""
         live = Partition(part.end, known_days_filter([]))
         live.begin_catalog(self._catalog.version, self._versions)
@@ -171,30 +198,44 @@ class Rebuild:
             LedgerEnd(next_offset=0, starts={self._catalog.version: 0}), known_days_filter([]), position_ends=first_of
         )
         fill.begin_catalog(self._catalog.version, self._versions)
+        left = NOTHING_FOLDED
+        if plain is not None:
+            yield from plain.extract(part.place, part.end.next_offset)
+            left = plain.fold(part.place, list(live.series.values()), corrections.days(), OFFSETS_AT_A_TIME)
+        self._events_read += left.folded
+        self._events_plain += left.folded
         reader = StoredReader(self._versions)
         never_counted = corrections.never_counted(part.place)
-        for first in range(0, part.end.next_offset, OFFSETS_AT_A_TIME):
-            last = min(first + OFFSETS_AT_A_TIME, part.end.next_offset) - 1
-            usage = self._usage(part, first, last, reader)
+        statement = _EVENTS if left.ranges is None else _EVENTS + _OF_ODD_DAYS
+        for first, last in _ranges(part.end.next_offset) if left.ranges is None else left.ranges:
+            usage = self._usage(part, (first, last), reader, statement, scratch)
             for partition, is_live in ((live, True), (fill, False)):
                 self._take_in(part, partition, chosen(usage, first_of, is_live=is_live), never_counted, scratch)
-            yield last - first + 1
+            if plain is None:
+                yield last - first + 1
         recomputed = corrections.recomputed(part.place, reader.read, scratch)
         while some := list(islice(recomputed, KEYS_AT_A_TIME)):
             for tables in columns.recomputed_tables(some):
                 store.insert(scratch, "members", tables.members)
                 store.insert(scratch, "rollups", tables.rollups)
 
-    def _usage(self, part: Folded, first: int, last: int, reader: StoredReader) -> Usage:
-        """What the meters see of the events between two offsets, both included."""
+    def _usage(
+        self, part: Folded, offsets_within: tuple[int, int], reader: StoredReader, statement: str, scratch: Client
+    ) -> Usage:
+        """What the meters see of the events that a statement finds between two offsets, both included."""
         parameters = {
             "epoch": part.epoch,
             "partition": part.partition,
-            "first": first,
-            "last": last,
+            "first": offsets_within[0],
+            "last": offsets_within[1],
             "types": sorted({one.meter.event_type for one in self._versions}),
+            "scratch": scratch.database,
         }
-        found = self._live.query(_EVENTS, parameters, column_formats={"raw": "bytes"}).result_columns
+        found = self._live.query(
+            f"{statement} ORDER BY offset",
+            parameters,
+            column_formats={"raw": "bytes"},
+        ).result_columns
         offsets, digests, raws = found or ((), (), ())
         self._events_read += len(offsets)
         usage, unreadable = reader.usage(offsets, digests, raws)
@@ -260,6 +301,12 @@ class Rebuild:
                 settings={"insert_deduplicate": 0},
             )
         return Difference(table=table, missing=missing, surplus=surplus)
+
+
+def _ranges(next_offset: int) -> Iterator[tuple[int, int]]:
+    """First and last offset of each step through a whole partition."""
+    for first in range(0, next_offset, OFFSETS_AT_A_TIME):
+        yield first, min(first + OFFSETS_AT_A_TIME, next_offset) - 1
 
 
 def _count(client: Client, query: str, parameters: dict[str, object]) -> int:

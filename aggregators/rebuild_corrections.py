@@ -13,6 +13,7 @@ from aggregators.correction_store import Window
 from aggregators.facts import Place, StoredEvent
 from aggregators.recompute import Measure, Recomputed
 from aggregators.recount import Recounting
+from aggregators.state import DAY_S, DayKey
 from schemas.meter import MeterVersion
 
 _Result = TypeVar("_Result")
@@ -41,6 +42,10 @@ class RebuildCorrections:
         self._types = sorted({one.meter.event_type for one in versions})
         self._ends = ends
         self._taken = [one for one in self._read() if self._is_past(one.by) and self._is_past(one.event)]
+
+    def days(self) -> list[DayKey]:
+        """The days of subjects that any of them touches, on any partition."""
+        return sorted({(subject, window_s // DAY_S) for (subject, window_s), _, _ in self._taken})
 
     def never_counted(self, place: tuple[str, int]) -> frozenset[int]:
         """The offsets of a partition's events that a correction before them in the same partition takes out."""

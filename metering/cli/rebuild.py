@@ -77,6 +77,8 @@ def _show(result: Rebuilt, *, check: bool, as_json: bool) -> None:
         typer.echo(msgspec.json.encode(result).decode())
         return
     typer.echo(f"{len(result.meters)} meters from {result.events_read:,} events")
+    others = result.events_read - result.events_plain
+    typer.echo(f"ClickHouse folded {result.events_plain:,} of them by itself, Python {others:,}")
     if result.unreadable:
         typer.echo(
             f"{result.unreadable:,} times an event from before a meter holds no value the meter can read; not counted"

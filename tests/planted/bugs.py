@@ -9,6 +9,7 @@ import msgspec
 SIMULATION: Final = "tests/simulation/test_simulated_world.py::test_seeded_worlds_are_safe_and_converge"
 DECIDE: Final = "tests/aggregators/test_decide_batches.py"
 FOLD: Final = "tests/aggregators/test_fold_states.py"
+PLAIN: Final = "tests/aggregators/test_rebuild_plain.py"
 QUANTITY: Final = "tests/schemas/test_quantity_exactness.py"
 AUDIT: Final = "tests/faults/test_audit_repair.py"
 OBSTACLES: Final = "tests/billing_export/test_close_obstacles.py"
@@ -303,5 +304,19 @@ BUGS: Final = (
         '"acks": "all",',
         '"acks": "1",',
         "tests/ingest/test_record_format.py",
+    ),
+    bug(
+        "a key that comes twice is taken for plain",
+        "aggregators/plain_events.py",
+        'f"{one} = 1" for one in counts',
+        'f"{one} >= 1" for one in counts',
+        f"{PLAIN}::test_an_odd_event_sends_its_own_day_to_python_and_no_other",
+    ),
+    bug(
+        "of equal times ClickHouse takes the first event for the latest",
+        "aggregators/plain_states.py",
+        "bitShiftLeft(toUInt128(time_us), 64) + toUInt128(offset)",
+        "bitShiftLeft(toUInt128(time_us + 1), 64) - toUInt128(offset)",
+        f"{PLAIN}::test_a_plain_log_is_folded_by_clickhouse_alone",
     ),
 )
