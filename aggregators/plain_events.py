@@ -7,6 +7,7 @@ marked, and is Python's. The predicate may refuse what it could read; it must ne
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -116,9 +117,12 @@ class Columns:
             counts = [f"countSubstrings(tail, {{name_{at}_{number}:String}})" for number in range(len(steps))]
             way = ", ".join(f"{{step_{at}_{number}:String}}" for number in range(len(steps)))
             last = f"{{name_{at}_{len(steps) - 1}:String}}"
+            names = [f"{{name_{at}_{number}:String}}" for number in range(len(steps))]
+            # Each step opens an object before the next: with no other object open, these are all there are.
             opened = "".join(
                 f" AND {_opens(f'substring(tail, position(tail, {name}))', name)}"
-                for name in (f"{{name_{at}_{number}:String}}" for number in range(len(steps) - 1))
+                f" AND position(tail, {name}) < position(tail, {following})"
+                for name, following in itertools.pairwise(names)
             )
             names_once = " AND ".join(f"{one} = 1" for one in counts)
             no_other = f"countSubstrings(before_{at}, '{{') = {len(steps)} AND position(before_{at}, '}}') = 0"

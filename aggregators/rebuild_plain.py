@@ -108,7 +108,8 @@ class PlainFold:
             self._run(_ODD, {}, {"shard": shard})
             for statement, parameters in plain_states.crowded(self._columns, self._versions):
                 self._run(statement, parameters, {"shard": shard})
-        if self._query(_ODD_COUNT)[0][0] > ODD_DAYS_MAX:
+        odd_count = self._query(_ODD_COUNT)[0][0]
+        if odd_count > ODD_DAYS_MAX:
             return NOTHING_FOLDED
         for shard in range(self._shards):
             within = {**_placed(place), "shard": shard}
@@ -116,7 +117,7 @@ class PlainFold:
                 if one.folds_members:
                     self._run(*plain_states.members(self._columns, one), within)
                 self._run(*plain_states.rollups(self._columns, one), within)
-        ranges = self._query(_RANGES, at_a_time=events_at_a_time)
+        ranges = self._query(_RANGES, at_a_time=events_at_a_time) if odd_count else ()
         return Left(self._query(_FOLDED)[0][0], [(first, last) for first, last in ranges])
 
     def _run(self, statement: str, parameters: Mapping[str, Any], within: Mapping[str, Any]) -> None:

@@ -150,7 +150,13 @@ class Nasty:
             members[3] = ("deep", self._chance.choice(["null", "1", "[]", '[{"n":1}]', '"deep"']))
         if self._is_odd():
             members.insert(
-                0, ("note", self._chance.choice(['"x"', '{"n":1}', '{"note":"}","x":[{"deep":{}}]}', '"n"']))
+                0,
+                (
+                    "note",
+                    self._chance.choice(
+                        ['"x"', '{"n":1}', '{"app":"z"}', '{"m":9}', '{"note":"}","x":[{"deep":{}}]}', '"n"']
+                    ),
+                ),
             )
         if self._is_odd():
             return self._chance.choice(["[]", "null", "1", '"data"', "{}", '[{"n":1}]', self._object(members)])
@@ -330,6 +336,8 @@ UNUSUAL = (
     f'{{"n":999999999999999999.999999999999,"region":"{512 * chr(233)}"}}',
     '{"id":"i","type":"k","n":9007199254740993}',
     '{"deep":{"app":null}}',
+    '{"x":{"app":"a"},"deep":{"m":1}}',
+    '{"x":{"m":7},"n":2,"deep":{"app":"b"}}',
     '{"deep":null,"n":0.000000000001,"region":1e40}',
     "{}",
     "null",

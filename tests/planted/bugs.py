@@ -319,4 +319,11 @@ BUGS: Final = (
         "bitShiftLeft(toUInt128(time_us + 1), 64) - toUInt128(offset)",
         f"{PLAIN}::test_a_plain_log_is_folded_by_clickhouse_alone",
     ),
+    bug(
+        "a name in another object is taken for the one on the way",
+        "aggregators/plain_events.py",
+        'f" AND position(tail, {name}) < position(tail, {following})"',
+        '""',
+        f"{PLAIN}::test_unusual_but_plain_events_are_folded_by_clickhouse",
+    ),
 )
