@@ -5,6 +5,7 @@ An event is plain when its text leaves no room for two readings: no escapes, eac
 marked, and is Python's. The predicate may refuse what it could read; it must never take what it would read otherwise.
 """
 
+# ruff: noqa: S608 - statements are made of constants, and values are parameters
 from __future__ import annotations
 
 import itertools
@@ -31,24 +32,22 @@ _ANY_NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER: Final = rf"^{_BLANK}:{_BLANK}(null|{_PLAIN_NUMBER}|\"{_PLAIN_NUMBER}\"){_BLANK}[,}}]"
 _SCALAR: Final = rf"^{_BLANK}:{_BLANK}(\"[^\"\\x00-\\x1f]*\"|null|true|false|{_ANY_NUMBER}){_BLANK}[,}}]"
 
+_DATA: Final = "'\"data\"'"
+_EVENTS: Final = """
+SELECT subject, type, toUnixTimestamp64Micro(time) AS us, offset, digest, raw, position(raw, '"data"') AS data_at
+FROM events
+WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
+  AND offset >= {first:UInt64} AND offset <= {last:UInt64} AND type = {type:String}
+"""
 _EXTRACT: Final = """
 INSERT INTO {scratch:Identifier}.extracted
     (shard, subject, type, day, window_s, time_us, offset, digest, is_odd%(columns)s)
-WITH
-    position(raw, '"data"') AS data_at,
-    substring(raw, data_at) AS tail,
-    (countSubstrings(substring(raw, 1, data_at), '{') = 1 AND %(opens)s) AS is_top%(fields)s
 SELECT
     cityHash64(subject) %% {shards:UInt8}, subject, type,
     intDiv(us, {day_us:Int64}), intDiv(us, {window_us:Int64}) * {window_s:UInt32}, us, offset, digest,
     NOT (position(raw, '\\\\') = 0 AND position(raw, 'metering.event.') = 0
         AND countSubstrings(raw, '"data"') = 1%(plain)s)%(values)s
-FROM
-(
-    SELECT subject, type, toUnixTimestamp64Micro(time) AS us, offset, digest, raw FROM events
-    WHERE epoch = {epoch:String} AND partition = {partition:UInt32}
-      AND offset >= {first:UInt64} AND offset <= {last:UInt64} AND type = {type:String}
-)
+FROM (%(fields)s)
 """
 
 
@@ -101,7 +100,13 @@ class Columns:
 
     def extract(self, needs: Needs) -> tuple[str, Mapping[str, Any]]:
         """The statement that takes the events of one type apart, and its parameters but for the place."""
-        columns, fields, plain, values = [], [], [], []
+        columns, plain, values = [], [], []
+        # Each layer names what the next one uses: in one, each use of a name would be analysed again.
+        layers: list[list[str]] = [
+            ["substring(raw, data_at) AS tail", "countSubstrings(substring(raw, 1, data_at), '{') = 1 AS is_first"],
+            [f"(is_first AND {_opens('tail', _DATA)}) AS is_top"],
+            *([] for _ in range(6)),
+        ]
         parameters: dict[str, Any] = {
             "type": needs.event_type,
             "day_us": DAY_S * 1_000_000,
@@ -114,57 +119,55 @@ class Columns:
             for number, step in enumerate(steps):
                 parameters[f"step_{at}_{number}"] = step
                 parameters[f"name_{at}_{number}"] = f'"{step}"'
-            counts = [f"countSubstrings(tail, {{name_{at}_{number}:String}})" for number in range(len(steps))]
             way = ", ".join(f"{{step_{at}_{number}:String}}" for number in range(len(steps)))
-            last = f"{{name_{at}_{len(steps) - 1}:String}}"
             names = [f"{{name_{at}_{number}:String}}" for number in range(len(steps))]
+            counts = [f"count_{at}_{number}" for number in range(len(steps))]
             # Each step opens an object before the next: with no other object open, these are all there are.
             opened = "".join(
                 f" AND {_opens(f'substring(tail, position(tail, {name}))', name)}"
                 f" AND position(tail, {name}) < position(tail, {following})"
                 for name, following in itertools.pairwise(names)
             )
-            names_once = " AND ".join(f"{one} = 1" for one in counts)
             no_other = f"countSubstrings(before_{at}, '{{') = {len(steps)} AND position(before_{at}, '}}') = 0"
-            unsure = f"if(is_on_way_{at} OR NOT once_{at}, '', raw)"
-            misleading = f"if(once_{at} AND NOT leads_{at}, raw, '')"
-            fields += [
-                # Once each: then it does not matter which of two equal keys a parser takes.
-                f"({names_once}) AS once_{at}",
-                f"position(tail, {last}) AS at_{at}",
-                f"substring(tail, 1, at_{at}) AS before_{at}",
-                # Every object that is open there is one of the way; else the whole is parsed.
-                f"(is_top AND {no_other}{opened}) AS is_on_way_{at}",
-                f"(is_on_way_{at} OR JSONHas({unsure}, 'data', {way})) AS leads_{at}",
-                # A name that stands nowhere in `data` leads nowhere; nor does one that stands there once, elsewhere.
-                f"(least({', '.join([*counts, '1'])}) = 0 OR isValidJSON({misleading})) AS absent_{at}",
-                f"(once_{at} AND leads_{at}) AS single_{at}",
-                f"substring(tail, at_{at} + length({last}), {TOKEN_BYTES_MAX}) AS rest_{at}",
+            layers[1] += [
+                f"countSubstrings(tail, {name}) AS {count}" for name, count in zip(names, counts, strict=True)
             ]
+            layers[1].append(f"position(tail, {names[-1]}) AS at_{at}")
+            # Once each: then it does not matter which of two equal keys a parser takes.
+            layers[2].append(f"({' AND '.join(f'{one} = 1' for one in counts)}) AS once_{at}")
+            layers[2].append(f"substring(tail, 1, at_{at}) AS before_{at}")
+            layers[2].append(f"substring(tail, at_{at} + length({names[-1]}), {TOKEN_BYTES_MAX}) AS rest_{at}")
+            # Every object that is open there is one of the way; else the whole is parsed.
+            layers[3].append(f"(is_top AND {no_other}{opened}) AS is_on_way_{at}")
+            unsure = f"if(is_on_way_{at} OR NOT once_{at}, '', raw)"
+            layers[4].append(f"(is_on_way_{at} OR JSONHas({unsure}, 'data', {way})) AS leads_{at}")
+            # A name that stands nowhere in `data` leads nowhere; nor does one that stands there once, elsewhere.
+            misleading = f"if(once_{at} AND NOT leads_{at}, raw, '')"
+            layers[5].append(f"(least({', '.join([*counts, '1'])}) = 0 OR isValidJSON({misleading})) AS absent_{at}")
             if path in needs.numbers:
-                fields.append(f"if(single_{at}, extract(rest_{at}, '{_NUMBER}'), '') AS figures_{at}")
+                layers[5].append(f"if(once_{at} AND leads_{at}, extract(rest_{at}, '{_NUMBER}'), '') AS figures_{at}")
                 plain.append(f"(absent_{at} OR figures_{at} != '')")
                 columns.append(f"number_{at}")
                 # Exact: the form is proved, and no number of digits is too many for the type.
                 digits = f"replaceAll(figures_{at}, '\"', '')"
                 values.append(f"toDecimal128(if(figures_{at} IN ('', 'null'), '0', {digits}), {DECIMALS_MAX})")
             if path in needs.texts:
-                inside = (
-                    f"if(startsWith(token_{at}, '\"'), substring(token_{at}, 2, length(token_{at}) - 2), token_{at})"
+                inside = f"substring(token_{at}, 2, length(token_{at}) - 2)"
+                layers[5].append(f"if(once_{at} AND leads_{at}, extract(rest_{at}, '{_SCALAR}'), '') AS token_{at}")
+                layers[6].append(
+                    f"multiIf(token_{at} = 'null', '', startsWith(token_{at}, '\"'), {inside}, token_{at}) AS said_{at}"
                 )
-                fields += [
-                    f"if(single_{at}, extract(rest_{at}, '{_SCALAR}'), '') AS token_{at}",
-                    f"if(token_{at} = 'null', '', {inside}) AS said_{at}",
-                ]
                 plain.append(f"(absent_{at} OR (token_{at} != '' AND length(said_{at}) <= {TEXT_BYTES_MAX}))")
                 columns.append(f"text_{at}")
                 values.append(f"said_{at}")
             columns.append(f"given_{at}")
             values.append(f"{'figures' if path in needs.numbers else 'token'}_{at} NOT IN ('', 'null')")
+        fields = _EVENTS
+        for layer in layers:
+            fields = f"SELECT *, {', '.join(layer)} FROM ({fields})" if layer else fields
         statement = _EXTRACT % {
-            "opens": _opens("tail", "'\"data\"'"),
             "columns": "".join(f", {one}" for one in columns),
-            "fields": "".join(f",\n    {one}" for one in fields),
+            "fields": fields,
             "plain": "".join(f"\n        AND {one}" for one in plain),
             "values": "".join(f",\n    {one}" for one in values),
         }

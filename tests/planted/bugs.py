@@ -308,8 +308,8 @@ BUGS: Final = (
     bug(
         "a key that comes twice is taken for plain",
         "aggregators/plain_events.py",
-        'f"{one} = 1" for one in counts',
-        'f"{one} >= 1" for one in counts',
+        "f'{one} = 1' for one in counts",
+        "f'{one} >= 1' for one in counts",
         f"{PLAIN}::test_an_odd_event_sends_its_own_day_to_python_and_no_other",
     ),
     bug(
