@@ -6,7 +6,7 @@ so a replay decides alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -18,7 +18,7 @@ from rbloom import Bloom
 Identity = tuple[str, str, str]
 """(subject, source, id)."""
 
-FALSE_POSITIVE_RATE: Final = 0.001
+FALSE_POSITIVE_RATE: Final = 0.000_01
 CAPACITY_FIRST: Final = 1_000_000
 KEYS_AT_A_TIME: Final = 100_000
 
@@ -89,6 +89,10 @@ class KeyFilter:
 
     def update(self, keys: Iterable[int]) -> None:
         """Take in many keys."""
+        if isinstance(keys, Sized) and len(keys) <= self._room():  # as a batch's nearly always do
+            self._filters[-1].update(keys)
+            self._count_in_last += len(keys)
+            return
         waiting = iter(keys)
         while taken := list(islice(waiting, self._room())):
             self._filters[-1].update(taken)

@@ -77,7 +77,8 @@ class Pipeline:
         self._decider: Decider | None = None
         self._catalog: AppliedCatalog | None = None
         self._admission = Admission((), ())
-        self._catalog_read_s = float("-inf")
+        self._catalog_found: AppliedCatalog | None = None
+        self._catalog_looked_s = float("-inf")
         self._pending_events = 0
         self._pending_since_s = 0.0
         self._in_flight = 0
@@ -163,7 +164,8 @@ class Pipeline:
             number: Partition(ends[number], self._store.known_days(number), (self._epoch, number))
             for number in command.partitions
         }
-        self._read_catalog()
+        if newest := self._newest_catalog():
+            self._take_up(newest)
         self.pauses.take_over(command.generation, ends)
         self.unflushed_since_s = None
         log.info("assigned", partitions={number: one.next_offset for number, one in self._partitions.items()})
@@ -182,8 +184,10 @@ class Pipeline:
         decoded = decider.decode(batch)
         # A type that is not known may have been applied just before its first event was sent: ask before rejecting it.
         is_news = not decoded.types <= self._admission.known_types
-        if is_news or self._clock.monotonic_s() - self._catalog_read_s > CATALOG_POLL_S:
-            self._read_catalog()
+        is_old = self._clock.monotonic_s() - self._catalog_looked_s > CATALOG_POLL_S
+        newest = self._newest_catalog() if is_news or is_old else self._catalog_found
+        if newest is not None and (self._catalog is None or newest.version > self._catalog.version):
+            self._take_up(newest)
         decision = decider.decide(decoded, partition.next_offset, self._admission, self._store.standings)
         if decision.absent:
             log.error(
@@ -224,22 +228,24 @@ class Pipeline:
         number = partition.place[1]
         return lambda days, series: self._store.states(number, days, series)
 
-    def _read_catalog(self) -> None:
-        """Take up the newest catalog. What the one before decided is durable first: a ledger row names one catalog."""
+    def _newest_catalog(self) -> AppliedCatalog | None:
+        """Ask for it. Of a busy worker the write thread does so in time: folding would wait for the answer."""
         newest = self._store.catalog(self._catalog)
-        self._catalog_read_s = self._clock.monotonic_s()
-        if newest is not None and (self._catalog is None or newest.version != self._catalog.version):
-            self._flush()
-            self._catalog = newest
-            self._admission = Admission(newest.meter_versions, newest.known_types)
-            log.info("catalog", version=newest.version)
-        if self._catalog is not None:
-            starts = [one.start_of(self._catalog.version) for one in self._partitions.values()]
-            if wanted := [one for one in starts if one is not None]:
-                self._wait_written()
-                self._store.claim_starts(wanted)
-            for partition in self._partitions.values():
-                partition.begin_catalog(self._catalog.version, self._catalog.meter_versions)
+        self._catalog_looked_s = self._clock.monotonic_s()
+        return newest
+
+    def _take_up(self, newest: AppliedCatalog) -> None:
+        """Go by this catalog. What the one before decided is durable first: a ledger row names one catalog."""
+        self._flush()
+        self._catalog = newest
+        self._admission = Admission(newest.meter_versions, newest.known_types)
+        log.info("catalog", version=newest.version)
+        starts = [one.start_of(newest.version) for one in self._partitions.values()]
+        if wanted := [one for one in starts if one is not None]:
+            self._wait_written()
+            self._store.claim_starts(wanted)
+        for partition in self._partitions.values():
+            partition.begin_catalog(newest.version, newest.meter_versions)
 
     def _flush_if_due(self) -> None:
         self._collect_durable()
@@ -310,3 +316,5 @@ class Pipeline:
                 self._store.write(flush)
             self._on_flushed(flush.generation, flush.decisions)
             self._durable.put(flush)
+            if self._clock.monotonic_s() - self._catalog_looked_s > CATALOG_POLL_S / 2:
+                self._catalog_found = self._newest_catalog()

@@ -213,7 +213,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
 
     flush_events_max: Annotated[int, Meta(ge=1, description="A worker flushes once it holds this many events…")] = (
-        20_000
+        50_000
     )
     flush_interval_s: Annotated[float, Meta(gt=0, description="…or once its oldest unflushed event is this old.")] = 0.5
     worker_metrics_port: Annotated[

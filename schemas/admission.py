@@ -118,7 +118,8 @@ class Admission:
     def _by_span(self, events: EventColumns, rows: Sequence[int]) -> Iterator[tuple[_Span | None, Sequence[int]]]:
         """The rows that share their meter versions; None with those whose type is unknown."""
         types, times = events.types, events.times
-        for event_type, within in _grouped(rows, [types[row] for row in rows]).items():
+        types_of_rows = types if len(rows) == len(types) else [types[row] for row in rows]
+        for event_type, within in _grouped(rows, types_of_rows).items():
             timeline = self._timelines.get(event_type)
             if timeline is None:
                 yield None, within

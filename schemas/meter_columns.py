@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from decimal import Decimal
 from operator import attrgetter
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -86,7 +86,8 @@ class ColumnReader:
     def see(self, events: EventColumns, rows: Sequence[int]) -> tuple[list[Seen], set[int]]:
         """(what each version sees of these events, the rows that `measure` must look at instead)."""
         datas = events.datas
-        fields = _Fields(self._read([datas[row] for row in rows]), len(rows))
+        is_whole = len(rows) == len(datas)
+        fields = _Fields(self._read(datas if is_whole else [datas[row] for row in rows]), len(rows))
         seen = [self._see(version, reading, fields, rows) for version, reading in self._versions]
         if not fields.doubtful:
             return seen, set()
@@ -161,8 +162,9 @@ class _Fields:
         texts = self._texts.get(path)
         if texts is None:
             raws = self.raws[path]
-            texts = [text for text in known_texts(raws) if text is not None]
-            if len(texts) != len(raws):
+            known = known_texts(raws)
+            texts = cast("list[str]", known)
+            if None in known:
                 texts = [self._text(path, raw, at) for at, raw in enumerate(raws)]
             self._texts[path] = texts
         return texts
@@ -180,7 +182,7 @@ class _Fields:
         numbers = self._numbers.get(path)
         if numbers is None:
             raws = self.raws[path]
-            given = [raw for raw in raws if raw is not None]
+            given = [raw for raw in raws if raw is not None] if None in raws else cast("list[bytes]", raws)
             parsed = parse_tokens(given)
             if parsed is None:
                 numbers = [ZERO if raw is None else self._number(path, raw, at) for at, raw in enumerate(raws)]

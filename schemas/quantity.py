@@ -78,7 +78,8 @@ def parse_tokens(tokens: Sequence[bytes]) -> list[Decimal] | None:
     lines = b"".join([b"\n".join(tokens), b"\n"])
     if lines.count(b"\n") != len(tokens) or _PLAIN_LINES.fullmatch(lines) is None:
         return None
-    return [number or ZERO for number in map(Decimal, lines.decode().split())]
+    numbers = list(map(Decimal, lines.decode().split()))
+    return numbers if all(numbers) else [number or ZERO for number in numbers]
 
 
 def add_all(start: Decimal, numbers: Sequence[Decimal]) -> Decimal:

@@ -27,6 +27,8 @@ from schemas.event_text import rejection
 NESTING_MAX: Final = 128
 """Deepest nesting of an event, its own braces included. A decoder alone would stop at a depth that changes with its
 caller's stack, so that an event could be accepted by one process and refused by another."""
+_NESTED_BYTES_MIN: Final = 2 * NESTING_MAX
+"""A record of no more bytes has too few brackets to be too deep."""
 CHECKED_TEXTS_MAX: Final = 50_000
 
 REASONS: Final = {
@@ -185,7 +187,7 @@ def decode_events(records: Sequence[bytes | None]) -> EventColumns | None:
     found = [record for record in records if record]
     if len(found) != len(records) or not found:
         return None
-    if any(nests_deeper(record, NESTING_MAX) for record in found):
+    if max(map(len, found)) > _NESTED_BYTES_MIN and any(nests_deeper(record, NESTING_MAX) for record in found):
         return None
     try:
         envelopes = [_decode_envelope(record) for record in found]
