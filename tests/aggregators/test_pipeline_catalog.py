@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,8 +16,9 @@ from metering import catalog_store
 from metering.clickhouse import connect
 from metering.clock import FixedClock
 from metering.config import Settings
-from schemas.catalog import Catalog
+from schemas.catalog import AppliedCatalog, Catalog
 from schemas.meter import Aggregation, Meter
+from tests.support.invariants import wait_for
 from tests.support.pipeline_rig import NOW, check, crash_in, life
 from tests.support.plain_log import CATALOG, Made, expected, made_log
 
@@ -61,7 +64,8 @@ def test_a_meter_that_comes_later_counts_from_a_recorded_position_on(
 
     with life(changing_settings, epoch, clock=clock) as worker:
         worker.take_over(0, 1)
-        fold(0, 60)  # not flushed when the catalog changes
+        fold(0, 60)  # not all of it flushed when the catalog changes
+        wait_for("folding", lambda: worker.pipeline.positions == {0: 60, 1: 60})
         apply(client, with_meters(sources))
         clock.move_to(NOW + timedelta(seconds=10))
         fold(60, 80)
@@ -120,6 +124,32 @@ def test_a_changed_meter_counts_each_event_in_the_version_of_its_own_time(
         {"noon": noon},
     ).result_rows
     assert sums == [(1, Decimal(2), True), (2, Decimal(200), False)]
+
+
+def test_a_busy_worker_finds_a_new_catalog_while_it_writes_and_folding_waits_for_no_answer(
+    changing_settings: Settings, client: Client, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FixedClock(NOW)
+    asked: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    with life(changing_settings, epoch, clock=clock) as worker:
+        ask = worker.store.catalog
+
+        def told(known: AppliedCatalog | None) -> AppliedCatalog | None:
+            newest = ask(known)
+            asked.put((threading.current_thread().name, newest.version if newest else 0))
+            return newest
+
+        monkeypatch.setattr(worker.store, "catalog", told)
+        worker.take_over(0)
+        apply(client, with_meters(event_types=("idle", "fresh")))
+        clock.move_to(NOW + timedelta(seconds=1.5))  # the fold thread itself would ask after two
+        for offset in range(3):
+            worker.put([Made(subject=epoch, id=str(offset), offset=offset)])
+            worker.drain()
+
+    assert [asked.get(), asked.get(), asked.empty()] == [("fold", 1), ("write", 2), True]
+    ledger = client.query("SELECT first, catalog_version FROM positions FINAL ORDER BY first").result_rows
+    assert (ledger[0], ledger[-1]) == ((0, 1), (2, 2))
 
 
 def test_an_event_sent_after_its_type_was_applied_is_never_unknown(
