@@ -16,9 +16,11 @@ from benchmarks import measures
 from benchmarks.measures import FULL, SHORT, Say, Sizes
 from benchmarks.plots import plot
 from benchmarks.result import Result, show, write
+from benchmarks.worker_stages import stages
 
 MEASURES: Final[dict[str, Callable[[Sizes, Say], list[Result]]]] = {
     "worker": measures.worker,
+    "stages": stages,
     "workers": measures.workers,
     "resent": measures.resent,
     "freshness": measures.fresh,

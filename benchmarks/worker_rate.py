@@ -34,7 +34,7 @@ _PLAIN_TABLES = (
 def worker_rate(settings: Settings, name: str, count: int, *, processes: int = 1) -> float:
     """Events a second while all of the worker processes were at work, from durable batch to durable batch."""
     with _folded(settings, name, count, processes) as client:
-        check(_worker_totals(client), expected_totals(count))
+        check(worker_totals(client), expected_totals(count))
         return _rate(client, _SHARED)
 
 
@@ -44,7 +44,7 @@ def resent_rates(settings: Settings, name: str, count: int) -> tuple[float, floa
     The log holds `count` events twice; the totals are those of one half.
     """
     with _folded(settings, name, 2 * count, 1) as client:
-        check(_worker_totals(client), expected_totals(count))
+        check(worker_totals(client), expected_totals(count))
         half = "SELECT partition, intDiv(max(last) + 1, 2) AS middle FROM positions GROUP BY partition"
         sides = [
             "SELECT flushed_at, sum(last - first + 1) FROM positions AS one FINAL "  # noqa: S608 - constants
@@ -104,7 +104,8 @@ def _rate(client: Client, query: str) -> float:
     return sum(int(count) for _, count in rows[1:]) / elapsed_s
 
 
-def _worker_totals(client: Client) -> Totals:
+def worker_totals(client: Client) -> Totals:
+    """What a worker's rollups add up to."""
     rows = client.query(
         "SELECT sumIf(events_count, meter = 'calls'), sumIf(value_sum, meter = 'bytes') FROM rollups FINAL"
     ).result_rows

@@ -29,9 +29,11 @@ from tests.support.fault_wire import FaultWire
 from tests.support.invariants import wait_for
 from tests.support.plain_log import Made, made_log
 from tests.support.proxied_kafka import ProxiedKafka, proxied_kafka
+from tests.support.worker_process import WAIT_S
 
 STALLS = 4 if IS_FULL else 1
 STALL_S = 60.0 if IS_FULL else 1.0
+FIRST_STALL_S = 600.0 if IS_FULL else 1.0
 BROKER_KILLS = 10 if IS_FULL else 1
 MIB = 1024 * 1024
 
@@ -96,12 +98,14 @@ def test_f7_a_network_that_swallows_holds_resets_and_splits(
     log = made_events(seed, EVENTS, prefix="net")
     behind_wire.gateway(kafka_delivery_timeout_s=3.0)
     worker = behind_wire.worker()
-    sender = Sender(behind_wire)
+    sender = Sender(behind_wire, give_up_s=WAIT_S + FIRST_STALL_S)
     sender.start(log)
 
+    lasts_s = FIRST_STALL_S
     for mode in chance.sample(["swallow", "hold", "reset", "split"], k=4) * STALLS:
         wire.spoil(mode)
-        time.sleep(chance.uniform(0.2, STALL_S))
+        time.sleep(lasts_s)
+        lasts_s = chance.uniform(0.2, STALL_S)
         wire.heal()
         time.sleep(0.5)
     sender.join()
