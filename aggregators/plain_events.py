@@ -17,7 +17,7 @@ import msgspec
 from aggregators.state import DAY_S
 from schemas.event_fields import TEXT_BYTES_MAX
 from schemas.meter import WINDOW_S, MeterVersion, paths_of, reading_of
-from schemas.quantity import DECIMALS_MAX, INTEGER_DIGITS_MAX
+from schemas.quantity import DECIMALS_MAX, PLAIN_PATTERN
 
 EXTRACTED: Final = "extracted"
 ODD_DAYS: Final = "odd_days"
@@ -26,8 +26,8 @@ TOKEN_BYTES_MAX: Final = TEXT_BYTES_MAX + 64
 """How much behind a name is looked at: the longest text with its quotes, and some blanks."""
 
 _BLANK: Final = r"[ \\t\\r\\n]*"
-_PLAIN_NUMBER: Final = rf"-?(?:0|[1-9][0-9]{{0,{INTEGER_DIGITS_MAX - 1}}})(?:\\.[0-9]{{1,{DECIMALS_MAX}}})?"
-"""What `schemas.quantity` reads at one look; every other form of a number is Python's."""
+_PLAIN_NUMBER: Final = PLAIN_PATTERN.replace("\\", r"\\")
+"""As it stands in a text of SQL; every other form of a number is Python's."""
 _ANY_NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER: Final = rf"^{_BLANK}:{_BLANK}(null|{_PLAIN_NUMBER}|\"{_PLAIN_NUMBER}\"){_BLANK}[,}}]"
 _SCALAR: Final = rf"^{_BLANK}:{_BLANK}(\"[^\"\\x00-\\x1f]*\"|null|true|false|{_ANY_NUMBER}){_BLANK}[,}}]"

@@ -29,10 +29,11 @@ ZERO: Final = Decimal(0)
 EXACT: Final = Context(prec=80, traps=[Inexact, Rounded, InvalidOperation, Overflow, DivisionByZero, Clamped])
 """Use its methods (`EXACT.add(a, b)`): they do not depend on the context of the thread that runs them."""
 
-_PLAIN_PATTERN: Final = rf"-?(?:0|[1-9][0-9]{{0,{INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{DECIMALS_MAX}}})?"
-_PLAIN = re.compile(_PLAIN_PATTERN, re.ASCII)
-_PLAIN_TOKEN = re.compile(_PLAIN_PATTERN.encode())
-_PLAIN_LINES = re.compile(rf"(?:{_PLAIN_PATTERN}\n)*+".encode())
+PLAIN_PATTERN: Final = rf"-?(?:0|[1-9][0-9]{{0,{INTEGER_DIGITS_MAX - 1}}})(?:\.[0-9]{{1,{DECIMALS_MAX}}})?"
+"""The common form of a quantity, which is read at one look."""
+_PLAIN = re.compile(PLAIN_PATTERN, re.ASCII)
+_PLAIN_TOKEN = re.compile(PLAIN_PATTERN.encode())
+_PLAIN_LINES = re.compile(rf"(?:{PLAIN_PATTERN}\n)*+".encode())
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
